@@ -1,0 +1,91 @@
+"""Every constant of Algorithm 1, with its default and the reason for it; `launch/flags.py` makes each a flag."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+
+def option(default: Any, why: str, **limits: Any) -> Any:
+    """A configuration field: `why` is its flag's help, `limits` may hold low, high, choices, power_of_two."""
+    return dataclasses.field(default=default, metadata={"help": why, **limits})
+
+
+def check_options(config: Any) -> None:
+    """Checks every field made by `option` against its limits.
+
+    Raises:
+      ValueError: naming the field, what was expected and what was found.
+    """
+    for field in dataclasses.fields(config):
+        value, limits = getattr(config, field.name), field.metadata
+        if "choices" in limits and value not in limits["choices"]:
+            raise ValueError(f"--{field.name}: expected one of {', '.join(limits['choices'])}, found {value!r}")
+        low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
+        if isinstance(value, (int, float)) and not low <= value <= high:
+            raise ValueError(f"--{field.name}: expected a value in [{low:g}, {high:g}], found {value!r}")
+        if limits.get("power_of_two") and value & (value - 1):
+            raise ValueError(f"--{field.name}: expected a power of two, found {value!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class HybridConfig:
+    """Algorithm 1. Names follow the paper's: N, N_direct, T_direct, N_world, N_suggest, T_suggest, N_plan, K, alpha."""
+
+    epochs: int = option(40, "N, epochs of the run", low=1)
+    direct_sessions: int = option(10, "N_direct, sessions of direct RL in an epoch at alpha 0", low=0)
+    direct_steps: int = option(5, "T_direct, real steps in a direct session", low=1)
+    direct_updates: int = option(1, "minibatches after each direct session (lines 14 and 15)", low=1)
+    world_sessions: int = option(400, "N_world, system-model minibatches in an epoch at alpha 0", low=0)
+    suggest_sessions: int = option(2, "N_suggest, sessions of suggestion in an epoch at alpha 1", low=0)
+    suggest_steps: int = option(3, "T_suggest, planning steps in a suggestion session", low=1)
+    plan_sessions: int = option(400, "N_plan, planning minibatches in an epoch at alpha 1", low=0)
+    k_best: int = option(10, "K, best predicted actions tried at each planning step", low=1)
+    alpha_schedule: str = option("linear", "alpha over epochs: linear (epoch/N, the paper's), exp, or constant:VALUE")
+    planning_step: str = option(
+        "real", "whether line 30 takes a step in the environment or in the system model", choices=("real", "model")
+    )
+    gamma: float = option(0.5, "discount of the next state's value", low=0.0, high=0.999)
+    epsilon_start: float = option(1.0, "probability of a random joint action in the first epoch", low=0.0, high=1.0)
+    epsilon_end: float = option(0.05, "the same once it has fallen", low=0.0, high=1.0)
+    epsilon_epochs: float = option(0.5, "part of the epochs over which epsilon falls linearly", low=0.0, high=1.0)
+    width: int = option(64, "hidden units of the Q-network and of the system model", low=1, high=4096)
+    batch: int = option(64, "transitions in a minibatch", low=1)
+    q_learning_rate: float = option(1e-2, "Adam's step for the Q-network at the start", low=0.0, high=1.0)
+    model_learning_rate: float = option(1e-2, "Adam's step for the system model at the start", low=0.0, high=1.0)
+    learning_rate_end: float = option(0.02, "part of both steps that is left at the end (cosine)", low=0.0, high=1.0)
+    direct_capacity: int = option(8192, "transitions D_direct holds", low=2, power_of_two=True)
+    world_capacity: int = option(8192, "transitions D_world holds", low=2)
+    plan_capacity: int = option(8192, "transitions D_plan holds", low=2, power_of_two=True)
+    priority_exponent: float = option(0.6, "0 draws uniformly, 1 in proportion to the TD error", low=0.0, high=1.0)
+    beta_start: float = option(0.4, "importance correction in the first epoch; rises to 1", low=0.0, high=1.0)
+    cost_scale_ms: float = option(100.0, "costs are divided by this before a network sees them", low=1e-3)
+    penalty_slope: float = option(230.0, "ms of penalty per missing percentage point of accuracy", low=0.0)
+    penalty_cap: float = option(1e9, "most ms of penalty", low=0.0)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        alpha_at(self.alpha_schedule, 1, self.epochs)
+
+
+def alpha_at(schedule: str, epoch: int, epochs: int) -> float:
+    """Algorithm 1, line 5: alpha of `epoch` (1..N).
+
+    Raises:
+      ValueError: for a schedule that is none of linear, exp, constant:VALUE.
+    """
+    if schedule == "linear":
+        return epoch / epochs
+    if schedule == "exp":
+        # Rises fast at first, to 1 - e^-5 in the last epoch.
+        return 1.0 - math.exp(-5.0 * epoch / epochs)
+    kind, _, text = schedule.partition(":")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if kind != "constant" or not 0.0 <= value <= 1.0:
+        expected = "linear, exp or constant:VALUE with VALUE in [0, 1]"
+        raise ValueError(f"--alpha_schedule: expected {expected}, found {schedule!r}")
+    return value

@@ -1,0 +1,273 @@
+"""The phases of Algorithm 1 as pure functions: act, observe, learn, fit the model, suggest, plan.
+
+`Learner` holds what never changes (configuration and sizes); `AgentState` is all that does. Costs are minimised, as
+in the paper; inside they are in units of `cost_scale_ms`. Line numbers are Algorithm 1's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from hl_jax import search
+from hl_jax.agents import minima
+from hl_jax.agents.config import HybridConfig
+from hl_jax.networks import JointValue, SystemModel, features_of
+from hl_jax.replay import buffers
+
+ADAM = optax.scale_by_adam()
+
+
+@chex.dataclass(frozen=True)
+class AgentState:
+    """Everything that a run changes: parameters, optimizers, the three buffers, counters and the key."""
+
+    key: chex.PRNGKey
+    obs: chex.Array  # [F] int8, the environment's current state s
+    q_params: Any
+    target_params: Any
+    q_optimizer: Any
+    model_params: Any
+    model_optimizer: Any
+    direct: buffers.Prioritized
+    world: buffers.Ring
+    plan: buffers.Keyed
+    minima: minima.Minima  # of the target network, since its last copy
+    real_steps: chex.Array  # every interaction with the environment, planning's included
+    model_steps: chex.Array
+
+
+@chex.dataclass(frozen=True)
+class EpochPlan:
+    """What the schedules say of one epoch (scalars)."""
+
+    direct_sessions: chex.Array
+    world_sessions: chex.Array
+    suggest_sessions: chex.Array
+    plan_sessions: chex.Array
+    epsilon: chex.Array
+    beta: chex.Array
+    q_learning_rate: chex.Array
+    model_learning_rate: chex.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """Algorithm 1's phases for `users` devices of `choices` each, observed in `levels` discrete values."""
+
+    config: HybridConfig
+    users: int
+    choices: int
+    levels: tuple[int, ...]
+
+    @functools.cached_property
+    def q_network(self) -> JointValue:
+        return JointValue(self.users, self.choices, self.config.width)
+
+    @functools.cached_property
+    def model(self) -> SystemModel:
+        return SystemModel(self.users, self.choices, self.config.width, self.levels)
+
+    def init(self, key: chex.PRNGKey, obs: chex.Array) -> AgentState:
+        """Lines 1 to 3. `obs` [F] is the environment's first state; the key is consumed."""
+        q_key, model_key, run_key = jax.random.split(key, 3)
+        config, components = self.config, len(self.levels)
+        features, action = jnp.zeros(components), jnp.zeros(self.users, jnp.int32)
+        q_params = self.q_network.init(q_key, features, action)
+        model_params = self.model.init(model_key, features, action)
+        return AgentState(
+            key=run_key,
+            obs=obs.astype(jnp.int8),
+            q_params=q_params,
+            target_params=jax.tree.map(jnp.copy, q_params),
+            q_optimizer=ADAM.init(q_params),
+            model_params=model_params,
+            model_optimizer=ADAM.init(model_params),
+            direct=buffers.init_prioritized(config.direct_capacity, components),
+            world=buffers.init_ring(config.world_capacity, components),
+            plan=buffers.init_keyed(config.plan_capacity, components, search.joint_actions(self.users, self.choices)),
+            minima=minima.init(components),
+            real_steps=jnp.int32(0),
+            model_steps=jnp.int32(0),
+        )
+
+    # -- Direct RL ------------------------------------------------------------------------------------------------
+
+    def q_values(self, params: Any, obs: chex.Array) -> chex.Array:
+        """Q of every joint action in one state. [F] -> [A]."""
+        separable = self.q_network.apply(params, features_of(obs, self.levels), method="separable")
+        return search.joint_values(separable)
+
+    def greedy(self, params: Any, obs: chex.Array) -> chex.Array:
+        """Line 10: the joint action (index) of least Q."""
+        return search.best(self.q_values(params, obs))[0]
+
+    def act(self, agent: AgentState, epsilon: chex.Array) -> tuple[AgentState, chex.Array]:
+        """Lines 9 and 10: epsilon-greedy joint action (index)."""
+        key, explore_key, action_key = jax.random.split(agent.key, 3)
+        explore = jax.random.uniform(explore_key) < epsilon
+        actions = search.joint_actions(self.users, self.choices)
+        action = jax.lax.cond(
+            explore,
+            lambda: jax.random.randint(action_key, (), 0, actions),
+            lambda: self.greedy(agent.q_params, agent.obs),
+        )
+        return agent.replace(key=key), action
+
+    def transition(
+        self, obs: chex.Array, action: chex.Array, cost_ms: chex.Array, next_obs: chex.Array
+    ) -> buffers.Transition:
+        """One step as the buffers hold it."""
+        return buffers.Transition(
+            obs=obs.astype(jnp.int8),
+            action=action,
+            cost=jnp.asarray(cost_ms / self.config.cost_scale_ms, jnp.float32),
+            next_obs=next_obs.astype(jnp.int8),
+        )
+
+    def observe(self, agent: AgentState, action: chex.Array, cost_ms: chex.Array, next_obs: chex.Array) -> AgentState:
+        """Lines 12 and 13: stores a real step in D_direct and D_world."""
+        item = self.transition(agent.obs, action, cost_ms, next_obs)
+        return agent.replace(
+            obs=item.next_obs,
+            direct=buffers.add(agent.direct, item),
+            world=buffers.add_to_ring(agent.world, item),
+            real_steps=agent.real_steps + 1,
+        )
+
+    def _target_minimum(self, params: Any, obs: chex.Array) -> chex.Array:
+        return search.best(self.q_values(params, obs))[1]
+
+    def _learn(
+        self, agent: AgentState, buffer: buffers.Prioritized, plan: EpochPlan
+    ) -> tuple[AgentState, buffers.Prioritized, chex.Array]:
+        """Lines 14, 15 and 36, 37: one Adam step of Q on a prioritized minibatch. Returns also the mean |TD error|."""
+        key, sample_key = jax.random.split(agent.key)
+        batch = buffers.sample(buffer, sample_key, self.config.batch, plan.beta)
+        target, cache = batch.data.cost, agent.minima
+        if self.config.gamma > 0.0:
+            following, cache = minima.look_up(
+                cache, batch.data.next_obs, functools.partial(self._target_minimum, agent.target_params)
+            )
+            target = target + self.config.gamma * following
+        features = jax.vmap(lambda obs: features_of(obs, self.levels))(batch.data.obs)
+        actions = search.decode(batch.data.action, self.users, self.choices)
+
+        def loss(params: Any) -> tuple[chex.Array, chex.Array]:
+            values = jax.vmap(lambda x, a: self.q_network.apply(params, x, a))(features, actions)
+            errors = values - target
+            return jnp.mean(batch.weights * optax.l2_loss(errors)), errors
+
+        gradient, errors = jax.grad(loss, has_aux=True)(agent.q_params)
+        direction, optimizer = ADAM.update(gradient, agent.q_optimizer)
+        params = jax.tree.map(lambda p, d: p - plan.q_learning_rate * d, agent.q_params, direction)
+        buffer = buffers.update(buffer, batch.slots, errors, self.config.priority_exponent)
+        agent = agent.replace(key=key, q_params=params, q_optimizer=optimizer, minima=cache)
+        return agent, buffer, jnp.mean(jnp.abs(errors))
+
+    def learn_direct(self, agent: AgentState, plan: EpochPlan) -> AgentState:
+        """Lines 14 and 15."""
+
+        def update(_: int, carry: AgentState) -> AgentState:
+            carry, buffer, _error = self._learn(carry, carry.direct, plan)
+            return carry.replace(direct=buffer)
+
+        return jax.lax.fori_loop(0, self.config.direct_updates, update, agent)
+
+    def copy_target(self, agent: AgentState) -> AgentState:
+        """Lines 16 and 38."""
+        return agent.replace(target_params=agent.q_params, minima=minima.init(len(self.levels)))
+
+    # -- System model ---------------------------------------------------------------------------------------------
+
+    def fit_model(self, agent: AgentState, plan: EpochPlan) -> tuple[AgentState, chex.Array]:
+        """Lines 18 to 20. Returns also the last minibatch's loss."""
+
+        def loss(params: Any, batch: buffers.Transition) -> chex.Array:
+            actions = search.decode(batch.action, self.users, self.choices)
+
+            def one(obs: chex.Array, action: chex.Array, cost: chex.Array, following: chex.Array) -> chex.Array:
+                predicted, logs = self.model.apply(params, features_of(obs, self.levels), action)
+                chosen = jnp.take_along_axis(logs, following.astype(jnp.int32)[:, None], axis=1)
+                return optax.l2_loss(predicted - cost) - jnp.mean(chosen)
+
+            return jnp.mean(jax.vmap(one)(batch.obs, actions, batch.cost, batch.next_obs))
+
+        def update(_: int, carry: tuple[AgentState, chex.Array]) -> tuple[AgentState, chex.Array]:
+            agent, _loss = carry
+            key, sample_key = jax.random.split(agent.key)
+            batch = buffers.sample_ring(agent.world, sample_key, self.config.batch)
+            value, gradient = jax.value_and_grad(loss)(agent.model_params, batch)
+            direction, optimizer = ADAM.update(gradient, agent.model_optimizer)
+            params = jax.tree.map(lambda p, d: p - plan.model_learning_rate * d, agent.model_params, direction)
+            return agent.replace(key=key, model_params=params, model_optimizer=optimizer), value
+
+        return jax.lax.fori_loop(0, plan.world_sessions, update, (agent, jnp.float32(0.0)))
+
+    def model_values(self, agent: AgentState, obs: chex.Array) -> chex.Array:
+        """Predicted cost of every joint action in one state. [F] -> [A]."""
+        separable = self.model.apply(agent.model_params, features_of(obs, self.levels), method="separable")
+        return search.joint_values(separable)
+
+    def imagine(self, agent: AgentState, obs: chex.Array, action: chex.Array) -> tuple[chex.Array, chex.Array]:
+        """Line 25: predicted cost (ms) and next state ([F] int8) of one joint action (index)."""
+        joint = search.decode(action, self.users, self.choices)
+        cost, logs = self.model.apply(agent.model_params, features_of(obs, self.levels), joint)
+        return cost * self.config.cost_scale_ms, jnp.argmax(logs, axis=1).astype(jnp.int8)
+
+    # -- Planning -------------------------------------------------------------------------------------------------
+
+    def suggest(self, agent: AgentState, obs: chex.Array) -> tuple[AgentState, chex.Array, chex.Array]:
+        """Lines 24 to 27: the K best joint actions ([K] indices) and the imagined next state after the best."""
+        actions, _ = search.k_best(self.model_values(agent, obs), self.config.k_best)
+        _, following = self.imagine(agent, obs, actions[0])
+        return agent.replace(model_steps=agent.model_steps + 1), actions, following
+
+    def is_new(self, agent: AgentState, action: chex.Array) -> chex.Array:
+        """Line 29."""
+        return ~buffers.contains(agent.plan, action)
+
+    def plan_real(
+        self,
+        agent: AgentState,
+        action: chex.Array,
+        new: chex.Array,
+        cost_ms: chex.Array,
+        next_obs: chex.Array,
+        state: chex.Array,
+    ) -> AgentState:
+        """Lines 30 to 33 when the step, if `new`, was taken in the environment.
+
+        The step is stored with the state it was really taken in: the environment can't be put into the imagined
+        `state`, which is what line 33 gives to an action that D_plan holds.
+        """
+        item = self.transition(agent.obs, action, cost_ms, next_obs)
+        stored = buffers.put(agent.plan, item, new)
+        return agent.replace(
+            plan=buffers.move(stored, action, state, ~new),
+            obs=jnp.where(new, item.next_obs, agent.obs),
+            real_steps=agent.real_steps + new,
+        )
+
+    def plan_imagined(self, agent: AgentState, action: chex.Array, new: chex.Array, state: chex.Array) -> AgentState:
+        """Lines 30 to 33 when line 30 is read as a step in the system model."""
+        cost_ms, following = self.imagine(agent, state, action)
+        item = self.transition(state, action, cost_ms, following)
+        stored = buffers.put(agent.plan, item, new)
+        return agent.replace(plan=buffers.move(stored, action, state, ~new), model_steps=agent.model_steps + new)
+
+    def learn_plan(self, agent: AgentState, plan: EpochPlan) -> tuple[AgentState, chex.Array]:
+        """Lines 35 to 37. Returns also the last minibatch's mean |TD error|."""
+
+        def update(_: int, carry: tuple[AgentState, chex.Array]) -> tuple[AgentState, chex.Array]:
+            agent, _error = carry
+            agent, buffer, error = self._learn(agent, agent.plan.prioritized, plan)
+            return agent.replace(plan=agent.plan.replace(prioritized=buffer)), error
+
+        return jax.lax.fori_loop(0, plan.plan_sessions, update, (agent, jnp.float32(0.0)))

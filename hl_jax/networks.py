@@ -1,0 +1,85 @@
+"""The two learned functions of Algorithm 1, in Flax: Q(s, a) and System(s, a).
+
+Both read Table II's state and one-hot choices. The cost they predict has one hidden ReLU layer and a linear
+path beside it: enough for response times that add over devices, for contention and for the penalty (each a few
+hinges), and just what `search.Separable` evaluates over all joint actions exactly.
+"""
+
+from __future__ import annotations
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hl_jax.search import Separable
+
+IMPOSSIBLE = -1e9  # logit of a value that a component can't have
+# A small start makes the hidden units turn to the few hinges that the cost has (contention, the penalty). From the
+# usual start they stay near random directions and a thousand steps are learned by heart: see docs/choices.md.
+START = nn.initializers.normal(0.02)
+
+
+class JointValue(nn.Module):
+    """A scalar of (state, joint action): the Q-network, and the system model's cost."""
+
+    users: int
+    choices: int
+    width: int
+
+    def setup(self) -> None:
+        self.from_state = nn.Dense(self.width, kernel_init=START)
+        self.from_action = self.param("from_action", START, (self.users, self.choices, self.width))
+        self.output = self.param("output", START, (self.width,))
+        self.skip_state = nn.Dense(1, kernel_init=START)
+        self.skip_action = self.param("skip_action", nn.initializers.zeros, (self.users, self.choices))
+
+    def __call__(self, features: chex.Array, action: chex.Array) -> chex.Array:
+        """Value of one joint action. `features` [F] float32, `action` [N] int32; returns a scalar."""
+        chosen = jax.nn.one_hot(action, self.choices).reshape(-1)
+        hidden = self.from_state(features) + chosen @ self.from_action.reshape(-1, self.width)
+        linear = self.skip_state(features)[0] + chosen @ self.skip_action.reshape(-1)
+        return nn.relu(hidden) @ self.output + linear
+
+    def separable(self, features: chex.Array) -> Separable:
+        """The same function of the action alone, for one state, as the exact search reads it."""
+        return Separable(
+            base=self.from_state(features),
+            hidden=self.from_action,
+            output=self.output,
+            skip=self.skip_action,
+            constant=self.skip_state(features)[0],
+        )
+
+
+class SystemModel(nn.Module):
+    """System(s, a): predicted cost and the next state, component by component."""
+
+    users: int
+    choices: int
+    width: int
+    levels: tuple[int, ...]  # discrete values of each observed component
+
+    def setup(self) -> None:
+        self.cost = JointValue(self.users, self.choices, self.width)
+        self.hidden = nn.Dense(self.width)
+        self.logits = nn.Dense(len(self.levels) * max(self.levels))
+
+    def __call__(self, features: chex.Array, action: chex.Array) -> tuple[chex.Array, chex.Array]:
+        """Cost (scalar) and the next state's log-probabilities ([F, most levels]) after one joint action."""
+        chosen = jax.nn.one_hot(action, self.choices).reshape(-1)
+        hidden = nn.relu(self.hidden(jnp.concatenate([features, chosen])))
+        values = jnp.arange(max(self.levels))
+        possible = values[None, :] < jnp.asarray(self.levels)[:, None]
+        logits = jnp.where(possible, self.logits(hidden).reshape(possible.shape), IMPOSSIBLE)
+        return self.cost(features, action), jax.nn.log_softmax(logits)
+
+    def separable(self, features: chex.Array) -> Separable:
+        """The cost as a function of the action alone."""
+        return self.cost.separable(features)
+
+
+def features_of(obs: chex.Array, levels: tuple[int, ...]) -> chex.Array:
+    """Table II's discrete values scaled to [0, 1]. Shape [F] float32."""
+    top = jnp.asarray([level - 1 for level in levels], jnp.float32)
+    return obs.astype(jnp.float32) / top

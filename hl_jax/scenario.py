@@ -1,0 +1,223 @@
+"""What a scenario is: devices, links, nodes, model pool, timing and constraint, as validated plain data.
+
+These records hold the numbers of Tables III and IV and of a calibration; `launch/scenario_files.py` reads
+them from files, `simulator.make_params` turns them into arrays. Times are ms, accuracies % (ImageNet top-5).
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+LINKS = ("regular", "weak")
+CONTENTION_FORMS = ("linear", "steps", "quadratic")
+LEVELS = 9  # CPU levels of edge and cloud in Table II
+EDGE, CLOUD = "E", "C"
+LARGEST = 1e9  # of any number in a scenario; beyond it float32 times and their sums lose their meaning
+
+
+def shown(value: object) -> str:
+    """A found value as an error message quotes it: one short line."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print integers of more than 4,300 digits
+        text = "an integer too long to print"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _require(ok: bool, what: str, expected: str, found: object) -> None:
+    if not ok:
+        raise ValueError(f"{what}: expected {expected}, found {shown(found)}")
+
+
+def _number(value: object, what: str, low: float, high: float = LARGEST) -> None:
+    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    _require(fine, what, f"a number in [{low:g}, {high:g}]", value)
+
+
+def _integer(value: object, what: str, low: int, high: int = int(LARGEST)) -> None:
+    fine = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    _require(fine, what, f"an integer in [{low}, {high}]", value)
+
+
+def _name(value: object, what: str) -> None:
+    _require(isinstance(value, str) and value.isprintable() and value.strip() != "", what, "a name", value)
+
+
+def _distinct(names: Sequence[str], what: str) -> None:
+    repeated = [name for name, times in collections.Counter(names).items() if times > 1]
+    _require(not repeated, what, "distinct names", repeated)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelPool:
+    """The models a device may run (Table III); edge and cloud always run the first one."""
+
+    names: tuple[str, ...]
+    accuracy: tuple[float, ...]  # %
+    million_macs: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _require(1 <= len(self.names) <= 32, "models", "1 to 32 of them", len(self.names))
+        for index, name in enumerate(self.names):
+            _name(name, f"models[{index}].name")
+        _distinct(self.names, "models")
+        for column in ("accuracy", "million_macs"):
+            values = getattr(self, column)
+            _require(len(values) == len(self.names), column, f"one per model ({len(self.names)})", len(values))
+        for name, accuracy, macs in zip(self.names, self.accuracy, self.million_macs, strict=True):
+            _number(accuracy, f"models.{name}.accuracy", 0.0, 100.0)
+            _number(macs, f"models.{name}.million_macs", 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """A calibration: what each choice takes alone, and what links, load and sharing add (ms)."""
+
+    local_ms: tuple[float, ...]  # one per model of the pool, on a device of speed 1
+    edge_ms: float  # one task alone on the edge, links included
+    cloud_ms: float
+    edge_share_ms: float  # the part of edge_ms that each further task on the reference node adds again
+    cloud_share_ms: float
+    edge_reference_cores: int
+    cloud_reference_cores: int
+    weak_device_ms: float  # per task of a device behind a weak link, wherever it runs
+    weak_edge_ms: float  # per task of any user under a weak edge
+    weak_edge_offload_ms: float  # on top, per offloaded task under a weak edge
+    weak_cloud_offload_ms: float  # per task sent to a cloud behind a weak link
+    busy_cpu_factor: float  # local computing beside a Busy device's background load
+    busy_memory_factor: float  # computing on a node whose memory is Busy
+
+    def __post_init__(self) -> None:
+        for index, value in enumerate(self.local_ms):
+            _number(value, f"local_ms[{index}]", 1e-6)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith("_factor"):
+                _number(value, field.name, 1.0)
+            elif field.name.endswith("_cores"):
+                _integer(value, field.name, 1)
+            elif field.name != "local_ms":
+                _number(value, field.name, 0.0)
+        for node in ("edge", "cloud"):
+            share, alone = getattr(self, f"{node}_share_ms"), getattr(self, f"{node}_ms")
+            _require(share <= alone, f"{node}_share_ms", f"at most {node}_ms = {alone:g}", share)
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """An end device: its link and its speed relative to the calibrated one (2.0 computes twice as fast)."""
+
+    name: str
+    link: str = "regular"
+    speed: float = 1.0
+
+    def __post_init__(self) -> None:
+        _name(self.name, "devices.name")
+        _require(self.link in LINKS, f"devices.{self.name}.link", " or ".join(LINKS), self.link)
+        _number(self.speed, f"devices.{self.name}.speed", 0.01, 100.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """The edge or the cloud: its link, its cores, and how tasks that share it slow one another.
+
+    `contention` says what multiplies one task's share of the time when n tasks are there. With the further tasks
+    counted as f = (n - 1) * reference cores / cores, `linear` is 1 + f (processor sharing), `quadratic` is
+    1 + f^2 (interference grows), and `steps` is ceil(n / cores), at least 1 (rounds of one task per core).
+    """
+
+    link: str
+    cores: int
+    contention: str = "linear"
+
+    def __post_init__(self) -> None:
+        _require(self.link in LINKS, "link", " or ".join(LINKS), self.link)
+        _integer(self.cores, "cores", 1)
+        _require(self.contention in CONTENTION_FORMS, "contention", ", ".join(CONTENTION_FORMS), self.contention)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dynamics:
+    """Markov chains of the *dynamic* scenario: per-step probabilities of each two-state chain's two moves.
+
+    `cpu_level_move` is the probability that a node's background CPU level goes up, and that it goes down, by
+    one of Table II's nine levels; it stays in 0..`cpu_level_max`.
+    """
+
+    device_busy: tuple[float, float]  # Available -> Busy, Busy -> Available (CPU)
+    device_memory: tuple[float, float]
+    device_link: tuple[float, float]  # Regular -> Weak, Weak -> Regular
+    node_memory: tuple[float, float]
+    node_link: tuple[float, float]
+    cpu_level_move: float
+    cpu_level_max: int
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "cpu_level_max":
+                _integer(value, "dynamics.cpu_level_max", 0, LEVELS - 1)
+            elif field.name == "cpu_level_move":
+                _number(value, "dynamics.cpu_level_move", 0.0, 0.5)
+            else:
+                pair = isinstance(value, (tuple, list)) and len(value) == 2
+                _require(pair, f"dynamics.{field.name}", "two probabilities", value)
+                for probability in value:
+                    _number(probability, f"dynamics.{field.name}", 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """One experiment: Table IV's rows, or a user's own."""
+
+    name: str
+    pool: ModelPool
+    timing: Timing
+    devices: tuple[Device, ...]
+    edge: Node
+    cloud: Node
+    constraint: float = 0.0  # mean accuracy to keep, %
+    noise: float = 0.03  # standard deviation of the log of a device's response time
+    monitor_period_ms: float = 1000.0  # window over which a monitor averages utilization
+    dynamics: Dynamics | None = None
+
+    def __post_init__(self) -> None:
+        _name(self.name, "name")
+        _require(len(self.devices) >= 1, "devices", "at least one", len(self.devices))
+        _distinct([device.name for device in self.devices], "devices")
+        found = len(self.timing.local_ms)
+        _require(found == len(self.pool.names), "local_ms", f"one per model ({len(self.pool.names)})", found)
+        _number(self.constraint, "constraint", 0.0, 100.0)
+        _number(self.noise, "noise", 0.0, 1.0)
+        _number(self.monitor_period_ms, "monitor_period_ms", 1.0)
+        best = max(self.pool.accuracy)
+        _require(
+            self.constraint <= best + 1e-6,
+            "constraint",
+            f"a mean accuracy that some joint action meets (at most {best:g} %)",
+            self.constraint,
+        )
+
+    @property
+    def users(self) -> int:
+        return len(self.devices)
+
+    @property
+    def choices(self) -> int:
+        return len(self.pool.names) + 2
+
+    def choice_labels(self) -> tuple[str, ...]:
+        """Names of the C choices as Table V writes them: `d4/L`, …, `d0/E`, `d0/C`."""
+        local = tuple(f"{name}/L" for name in self.pool.names)
+        return (*local, f"{self.pool.names[0]}/{EDGE}", f"{self.pool.names[0]}/{CLOUD}")
+
+    def with_users(self, users: int) -> Scenario:
+        """The same scenario with its first `users` devices.
+
+        Raises:
+          ValueError: if there are fewer devices than that.
+        """
+        _require(1 <= users <= self.users, "users", f"1 to {self.users} (devices of scenario {self.name})", users)
+        return dataclasses.replace(self, devices=self.devices[:users])

@@ -1,0 +1,84 @@
+"""Exact search over all A = C^N joint actions: values, minimum, K best.
+
+The learned functions have one hidden layer whose input is a sum over devices, so the pre-activations of all joint
+actions are outer sums of two partial tables (the first half of the devices, the second half). Only the hidden layer's
+nonlinearity is computed per joint action: H multiply-adds each, and nothing is approximated.
+"""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+@chex.dataclass(frozen=True)
+class Separable:
+    """A function of the joint action: sum_h output[h] * relu(base[h] + sum_i hidden[i, a_i, h]) + sum_i skip[i, a_i].
+
+    The constant term is in `constant`.
+    """
+
+    base: chex.Array  # [H]
+    hidden: chex.Array  # [N, C, H]
+    output: chex.Array  # [H]
+    skip: chex.Array  # [N, C]
+    constant: chex.Array  # []
+
+
+def joint_actions(users: int, choices: int) -> int:
+    """A = C^N."""
+    return choices**users
+
+
+def decode(index: chex.Array, users: int, choices: int) -> chex.Array:
+    """Joint action [..., N] of an index, the first device the most significant (`itertools.product`'s order)."""
+    powers = choices ** jnp.arange(users - 1, -1, -1, dtype=jnp.int32)
+    return (index[..., None] // powers.reshape((1,) * index.ndim + (users,))) % choices
+
+
+def encode(action: chex.Array, choices: int) -> chex.Array:
+    """Index of a joint action [..., N]."""
+    users = action.shape[-1]
+    powers = choices ** jnp.arange(users - 1, -1, -1, dtype=jnp.int32)
+    return jnp.sum(action * powers.reshape((1,) * (action.ndim - 1) + (users,)), axis=-1, dtype=jnp.int32)
+
+
+def _outer_sums(tables: chex.Array) -> chex.Array:
+    """Sums over devices for every combination of their choices: [n, C, X] -> [C^n, X]."""
+    total = jnp.zeros((1, tables.shape[2]), tables.dtype)
+    for table in tables:
+        total = (total[:, None, :] + table[None, :, :]).reshape(-1, table.shape[1])
+    return total
+
+
+@jax.custom_batching.sequential_vmap
+def joint_values(function: Separable) -> chex.Array:
+    """Values of all joint actions, in the order of their index. Shape [A].
+
+    Under `vmap` one item is done after the other: a single table of 10^5 values stays in a core's cache.
+    """
+    users = function.hidden.shape[0]
+    half = users // 2
+    skip = function.skip[:, :, None]
+    left = _outer_sums(function.hidden[:half]).T + function.base[:, None]  # [H, C^half]
+    right = _outer_sums(function.hidden[half:]).T  # [H, C^(N - half)]
+    start = function.constant + _outer_sums(skip[:half]) + _outer_sums(skip[half:]).T
+
+    def add_unit(unit: int, total: chex.Array) -> chex.Array:
+        activation = jnp.maximum(left[unit][:, None] + right[unit][None, :], 0.0)
+        return total + function.output[unit] * activation
+
+    return jax.lax.fori_loop(0, function.output.shape[0], add_unit, start).reshape(-1)
+
+
+def best(values: chex.Array) -> tuple[chex.Array, chex.Array]:
+    """Index and value of the least of `values` ([A]); the lowest index among equals."""
+    negated, index = jax.lax.top_k(-values, 1)
+    return index[0].astype(jnp.int32), -negated[0]
+
+
+def k_best(values: chex.Array, k: int) -> tuple[chex.Array, chex.Array]:
+    """Indices and values of the `k` least of `values` ([A]), least first; equals in the order of their index."""
+    negated, indices = jax.lax.top_k(-values, k)
+    return indices.astype(jnp.int32), -negated

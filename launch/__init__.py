@@ -1,0 +1,1 @@
+"""Entry points (`python -m launch.train`, …): the only place that reads flags, files and clocks."""

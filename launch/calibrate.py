@@ -1,0 +1,234 @@
+"""Fits the simulator's times and writes them as a calibration file: `python -m launch.calibrate --source=paper`.
+
+The result is a function of the files under `--data` alone: fitting again gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from hl_jax import calibration, constraints, oracle, scenario, simulator
+from launch import errors, scenario_files
+from launch.errors import InputError
+
+_SOURCE = flags.DEFINE_enum("source", "paper", ["paper"], "What to fit the times to: the paper's Table V.")
+_OUT = flags.DEFINE_string("out", "data/calibration/paper.json", "Calibration file to write.")
+_DATA = flags.DEFINE_string("data", "data", "Folder of the tables, the model pool and the assumed numbers.")
+
+_TABLE = "paper, Table V, with the links of Table IV"
+_COMMAND = "python -m launch.calibrate --source=paper"
+_FITTED = "fitted: least squares over Table V"
+_ANCHORED = f"{_FITTED}; the rows can't tell d0, d4, edge and cloud apart, so this rests on d0's"
+_LINE = "on the line through d2 and d3 in million MACs"
+_STATUS = {
+    "local_ms.d0": f"assumed: {_LINE}, because the rows can't tell it from d4, edge and cloud",
+    "local_ms.d1": f"assumed: {_LINE}, because no row has it",
+    "local_ms.d2": _FITTED,
+    "local_ms.d3": f"{_FITTED}, where only B/80 has it",
+    "local_ms.d4": _ANCHORED,
+    "local_ms.d5": _FITTED,
+    "local_ms.d6": _FITTED,
+    "local_ms.d7": _FITTED,
+    "edge_ms": _ANCHORED,
+    "cloud_ms": _ANCHORED,
+    "weak_device_ms": _FITTED,
+    "weak_edge_ms": _FITTED,
+    "weak_edge_offload_ms": _FITTED,
+    "weak_cloud_offload_ms": "assumed: as for a weak edge, because no experiment has a weak cloud",
+}
+
+
+def _field(table: Mapping[str, Any], key: str, kinds: tuple[type, ...], where: str, path: pathlib.Path) -> Any:
+    value = table.get(key)
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise InputError(f"{where}.{key}: expected {expected}, found {value!r} in {path}")
+    return value
+
+
+def _entries(path: pathlib.Path, key: str) -> list[Mapping[str, Any]]:
+    entries = _field(scenario_files._read(path, "table"), key, (list,), "table", path)
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, Mapping):
+            raise InputError(f"{key}[{index}]: expected a table, found {entry!r} in {path}")
+    return entries
+
+
+def _is_weak(link: object, where: str, path: pathlib.Path) -> bool:
+    if link not in scenario.LINKS:
+        raise InputError(f"{where}: expected {' or '.join(scenario.LINKS)}, found {link!r} in {path}")
+    return link == "weak"
+
+
+def _read_links(path: pathlib.Path) -> dict[str, tuple[tuple[bool, ...], bool]]:
+    """Table IV: for each experiment whether each device's link is weak, and whether the edge's is."""
+    links = {}
+    for index, entry in enumerate(_entries(path, "experiments")):
+        where = f"experiments[{index}]"
+        devices = _field(entry, "devices", (list,), where, path)
+        weak = tuple(_is_weak(link, f"{where}.devices", path) for link in devices)
+        links[_field(entry, "name", (str,), where, path)] = (weak, _is_weak(entry.get("edge"), f"{where}.edge", path))
+    return links
+
+
+def _read_rows(data: pathlib.Path, pool: scenario.ModelPool) -> list[calibration.Row]:
+    """Table V's rows under Table IV's links."""
+    path, labels = data / "paper" / "table5.toml", calibration.choice_labels(pool)
+    links, rows = _read_links(data / "paper" / "table4.toml"), []
+    for index, entry in enumerate(_entries(path, "rows")):
+        where = f"rows[{index}]"
+        experiment = _field(entry, "experiment", (str,), where, path)
+        if experiment not in links:
+            raise InputError(f"{where}.experiment: expected one of {', '.join(links)}, found {experiment!r} in {path}")
+        weak_devices, weak_edge = links[experiment]
+        decision = _field(entry, "decision", (list,), where, path)
+        if len(decision) != len(weak_devices) or not all(choice in labels for choice in decision):
+            expected = f"{len(weak_devices)} of {', '.join(labels)}"
+            raise InputError(f"{where}.decision: expected {expected}, found {decision!r} in {path}")
+        constraint = _field(entry, "constraint", (str, int, float), where, path)
+        try:
+            row = calibration.Row(
+                label=f"{experiment}/{constraint}",
+                weak_devices=weak_devices,
+                weak_edge=weak_edge,
+                constraint=constraints.constraint_value(constraint, pool),
+                decision=tuple(labels.index(choice) for choice in decision),
+                art_ms=float(_field(entry, "art_ms", (int, float), where, path)),
+                trusted="contradiction" not in entry,
+            )
+        except ValueError as error:
+            raise InputError(f"{where}: {error} in {path}") from error
+        rows.append(row)
+    return rows
+
+
+def _read_assumed(path: pathlib.Path) -> tuple[calibration.Assumptions, dict[str, str]]:
+    """What the rows don't determine, and the status of each such number."""
+    table, values, status = scenario_files._read(path, "assumed"), {}, {}
+    for field in dataclasses.fields(calibration.Assumptions):
+        entry = _field(table, field.name, (dict,), "assumed", path)
+        values[field.name] = _field(entry, "value", (int, float), field.name, path)
+        words = [_field(entry, key, (str,), field.name, path) for key in ("status", "reason")]
+        status[field.name] = ": ".join(words)
+    return calibration.Assumptions(**values), status
+
+
+def _document(
+    rows: Sequence[calibration.Row],
+    pool: scenario.ModelPool,
+    assumed: calibration.Assumptions,
+    assumed_status: Mapping[str, str],
+) -> dict[str, Any]:
+    """The calibration file's content."""
+    fitted = calibration.fit(rows, pool, assumed)
+    exact = calibration.fit(rows, pool, assumed, tie_tolerance=0.0)
+    free = calibration.fit([dataclasses.replace(row, trusted=False) for row in rows], pool, assumed)
+    times = dataclasses.asdict(fitted.timing)
+    times["local_ms"] = dict(zip(pool.names, fitted.timing.local_ms, strict=True))
+    columns = zip(rows, fitted.fitted_ms, fitted.error_percent, fitted.excess_percent, strict=True)
+    return {
+        "about": {
+            "source": _TABLE,
+            "command": _COMMAND,
+            "units": "ms; *_factor and *_cores have none",
+            "method": "hl_jax/calibration.py; see data/README.md",
+        },
+        **times,
+        "status": _STATUS | dict(assumed_status),
+        "fit": {
+            "rmse_ms": round(fitted.rmse_ms, 4),
+            "worst_percent": round(fitted.worst_percent, 4),
+            "tie_tolerance_percent": 100.0 * calibration.TIE_TOLERANCE,
+            "rmse_ms_without_tie_tolerance": round(exact.rmse_ms, 4),
+            "rmse_ms_without_optimality": round(free.rmse_ms, 4),
+            "not_required_optimal": [row.label for row in rows if not row.trusted],
+            "least_edge_share_ms": round(fitted.least_share_ms[0], 4),
+            "least_cloud_share_ms": round(fitted.least_share_ms[1], 4),
+            "active": list(fitted.active),
+            "rows": {
+                row.label: {
+                    "printed_ms": row.art_ms,
+                    "fitted_ms": round(art, 4),
+                    # Adding 0.0 turns a rounded -0.0 into 0.0.
+                    "error_percent": round(error, 4) + 0.0,
+                    "excess_over_best_percent": round(excess, 4) + 0.0,
+                }
+                for row, art, error, excess in columns
+            },
+        },
+    }
+
+
+def _write(path: pathlib.Path, document: Mapping[str, Any]) -> None:
+    """Writes beside the file and renames, so that a reader never sees half of it."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"--out: expected a file that can be written, found {error.strerror} at {path}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _scenario(row: calibration.Row, pool: scenario.ModelPool, timing: scenario.Timing) -> scenario.Scenario:
+    links = [scenario.LINKS[weak] for weak in row.weak_devices]
+    return scenario.Scenario(
+        name=row.label,
+        pool=pool,
+        timing=timing,
+        devices=tuple(scenario.Device(f"S{index + 1}", link) for index, link in enumerate(links)),
+        edge=scenario.Node(scenario.LINKS[row.weak_edge], timing.edge_reference_cores),
+        cloud=scenario.Node("regular", timing.cloud_reference_cores),
+        constraint=row.constraint,
+    )
+
+
+def _print_rows(rows: Sequence[calibration.Row], pool: scenario.ModelPool, path: pathlib.Path) -> None:
+    """Judges the written file by brute force over the simulator, which shares nothing with the fit."""
+    timing = scenario_files.load_timing(path, pool)
+    exact = tied = 0
+    fit = json.loads(path.read_text(encoding="utf-8"))["fit"]
+    print(f"{'row':<6} {'printed ms':>10} {'fitted ms':>10} {'error %':>8}  Table V's decision")
+    for row in rows:
+        params = simulator.make_params(_scenario(row, pool, timing))
+        optimum = oracle.brute_force(params, tie_tolerance=calibration.TIE_TOLERANCE + calibration.MARGIN)
+        agrees = bool((optimum.optimal == row.decision).all(axis=1).any())
+        numbers = fit["rows"][row.label]
+        excess = numbers["excess_over_best_percent"]
+        exact, tied = exact + (agrees and not excess), tied + (agrees and bool(excess))
+        verdict = f"{'tied' if agrees else 'not optimal'}, {excess:.2f} % above the best" if excess else "optimal"
+        doubt = "" if row.trusted else " (the row contradicts itself)"
+        times = f"{numbers['printed_ms']:>10.2f} {numbers['fitted_ms']:>10.2f} {numbers['error_percent']:>+8.2f}"
+        print(f"{row.label:<6} {times}  {verdict}{doubt}")
+    tolerance = fit["tie_tolerance_percent"]
+    print(f"RMSE {fit['rmse_ms']:.2f} ms, worst row {fit['worst_percent']:.2f} %; decisions that agree: ", end="")
+    print(f"{exact + tied} of {len(rows)} ({exact} optimal, {tied} tied within {tolerance:g} %)")
+    print(f"written to {path}")
+
+
+def main() -> None:
+    """Fits, writes the file, and prints how it compares with the table, row by row."""
+    data, out = pathlib.Path(_DATA.value), pathlib.Path(_OUT.value)
+    pool = scenario_files.load_pool(data / "pools" / "mobilenet.toml")
+    rows = _read_rows(data, pool)
+    assumed, status = _read_assumed(data / "calibration" / "assumed.toml")
+    try:
+        document = _document(rows, pool, assumed, status)
+    except ValueError as error:
+        raise InputError(f"{error} in {data / 'paper' / 'table5.toml'}") from error
+    _write(out, document)
+    _print_rows(rows, pool, out)
+
+
+if __name__ == "__main__":
+    errors.run(main)

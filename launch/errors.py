@@ -1,0 +1,45 @@
+"""Bad input ends a command with one clear line on stderr and exit status 2, never with a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from absl import app, flags
+
+
+class InputError(Exception):
+    """What a user gave can't be used. The message says what was expected, what was found, and where."""
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Runs an entry point: parses the flags, calls `main`, turns `InputError` into exit status 2."""
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            rest = flags.FLAGS(argv)
+        except flags.Error as error:
+            _fail(str(error))
+        except OSError as error:
+            _fail(f"flagfile: expected a readable file, found {error.strerror} at {error.filename}")
+        if "--help" not in argv and len(rest) > 1:
+            _fail(f"arguments: expected flags only (--name=value), found {rest[1]!r} on the command line")
+        return rest
+
+    def guarded(_: list[str]) -> int | None:
+        try:
+            return main()
+        except InputError as error:
+            _fail(str(error))
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+
+    app.run(guarded, flags_parser=parse)
+    raise AssertionError("app.run exits")

@@ -1,0 +1,95 @@
+"""The true optimum of a scenario by brute force: `python -m launch.oracle --flagfile=expA.flags --constraint=all`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from absl import flags
+
+from hl_jax import constraints, oracle, simulator
+from hl_jax.scenario import Scenario
+from launch import errors, scenario_files
+from launch.errors import InputError
+
+_SCENARIO = flags.DEFINE_string("scenario", None, "Scenario file, for example data/scenarios/expA.toml.")
+_USERS = flags.DEFINE_string(
+    "users", "", "Number of devices (the first of them), a comma list, or all = 1..N; default N."
+)
+_CONSTRAINT = flags.DEFINE_string(
+    "constraint", "", "Min, Max, a mean accuracy in %, a comma list, or all = Min,80,85,89,Max; default the scenario's."
+)
+_FORMAT = flags.DEFINE_enum("format", "table", ["table", "json"], "A table to read, or JSON for tools.")
+
+
+def _user_counts(text: str, scenario: Scenario) -> list[int]:
+    if text in ("", "all"):
+        return [scenario.users] if text == "" else list(range(1, scenario.users + 1))
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"--users: expected a number, a comma list of them or all, found {text!r}") from error
+
+
+def _constraint_names(text: str, scenario: Scenario) -> list[str]:
+    if text == "":
+        return [str(scenario.constraint)]
+    return list(constraints.CONSTRAINTS) if text == "all" else text.split(",")
+
+
+def solve(scenario: Scenario, constraint: str) -> dict[str, Any]:
+    """The optimum of a scenario in its own conditions, as one entry of the JSON output.
+
+    Raises:
+      ValueError: if the constraint isn't one, or can't be met, or there are too many joint actions.
+    """
+    value = constraints.constraint_value(constraint, scenario.pool)
+    optimum = oracle.brute_force(simulator.make_params(dataclasses.replace(scenario, constraint=value)))
+    labels = scenario.choice_labels()
+    return {
+        "experiment": scenario.name,
+        "users": scenario.users,
+        "constraint": constraints.constraint_label(constraint),
+        "art_ms": round(optimum.art_ms, 4),
+        "accuracy": round(optimum.accuracy, 4),
+        "decision": [labels[choice] for choice in optimum.decision],
+        "ties": len(optimum.optimal),
+        "optimal": [[labels[choice] for choice in decision] for decision in optimum.optimal.tolist()],
+    }
+
+
+def _print_table(results: list[dict[str, Any]]) -> None:
+    head = ("experiment", "users", "constraint", "ART (ms)", "accuracy (%)", "optima", "decision")
+    lines = [head]
+    for entry in results:
+        numbers = (f"{entry['art_ms']:.2f}", f"{entry['accuracy']:.2f}", str(entry["ties"]))
+        lines.append(
+            (entry["experiment"], str(entry["users"]), str(entry["constraint"]), *numbers, " ".join(entry["decision"]))
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
+    for line in lines:
+        cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=False)]
+        print("  ".join([*cells, line[-1]]))
+
+
+def main() -> None:
+    """Solves the scenario for every asked number of users and constraint, and prints the results."""
+    if _SCENARIO.value is None:
+        raise InputError("--scenario: expected a scenario file (--scenario=FILE or --flagfile=expA.flags), found none")
+    scenario = scenario_files.load_scenario(_SCENARIO.value)
+    results = []
+    try:
+        for users in _user_counts(_USERS.value, scenario):
+            reduced = scenario.with_users(users)
+            results += [solve(reduced, name) for name in _constraint_names(_CONSTRAINT.value, scenario)]
+    except ValueError as error:
+        raise InputError(f"{error} (scenario {_SCENARIO.value})") from error
+    if _FORMAT.value == "json":
+        print(json.dumps(results, indent=2, ensure_ascii=False))
+    else:
+        _print_table(results)
+
+
+if __name__ == "__main__":
+    errors.run(main)

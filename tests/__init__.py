@@ -1,0 +1,1 @@
+"""The tests mirror the packages; helpers that several of them share lie beside them."""
