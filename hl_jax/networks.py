@@ -14,7 +14,6 @@ import jax.numpy as jnp
 
 from hl_jax.search import Separable
 
-IMPOSSIBLE = -1e9  # logit of a value that a component can't have
 # A small start makes the hidden units turn to the few hinges that the cost has (contention, the penalty). From the
 # usual start they stay near random directions and a thousand steps are learned by heart: see docs/choices.md.
 START = nn.initializers.normal(0.02)
@@ -53,26 +52,24 @@ class JointValue(nn.Module):
 
 
 class SystemModel(nn.Module):
-    """System(s, a): predicted cost and the next state, component by component."""
+    """System(s, a): predicted cost, and the next state's components as `features_of` scales them."""
 
     users: int
     choices: int
     width: int
-    levels: tuple[int, ...]  # discrete values of each observed component
+    components: int  # F
 
     def setup(self) -> None:
         self.cost = JointValue(self.users, self.choices, self.width)
+        # Layers of its own: what a monitor will show must not disturb the cost.
         self.hidden = nn.Dense(self.width)
-        self.logits = nn.Dense(len(self.levels) * max(self.levels))
+        self.following = nn.Dense(self.components)
 
     def __call__(self, features: chex.Array, action: chex.Array) -> tuple[chex.Array, chex.Array]:
-        """Cost (scalar) and the next state's log-probabilities ([F, most levels]) after one joint action."""
+        """Cost (scalar) and the next state's features ([F]) after one joint action."""
         chosen = jax.nn.one_hot(action, self.choices).reshape(-1)
         hidden = nn.relu(self.hidden(jnp.concatenate([features, chosen])))
-        values = jnp.arange(max(self.levels))
-        possible = values[None, :] < jnp.asarray(self.levels)[:, None]
-        logits = jnp.where(possible, self.logits(hidden).reshape(possible.shape), IMPOSSIBLE)
-        return self.cost(features, action), jax.nn.log_softmax(logits)
+        return self.cost(features, action), self.following(hidden)
 
     def separable(self, features: chex.Array) -> Separable:
         """The cost as a function of the action alone."""
@@ -83,3 +80,9 @@ def features_of(obs: chex.Array, levels: tuple[int, ...]) -> chex.Array:
     """Table II's discrete values scaled to [0, 1]. Shape [F] float32."""
     top = jnp.asarray([level - 1 for level in levels], jnp.float32)
     return obs.astype(jnp.float32) / top
+
+
+def obs_of(features: chex.Array, levels: tuple[int, ...]) -> chex.Array:
+    """The discrete state nearest to predicted features. Shape [F] int8."""
+    top = jnp.asarray([level - 1 for level in levels], jnp.float32)
+    return jnp.round(jnp.clip(features, 0.0, 1.0) * top).astype(jnp.int8)

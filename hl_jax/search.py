@@ -11,6 +11,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+MOST_JOINT_ACTIONS = 10**7  # a table of them is 40 MB
+
 
 @chex.dataclass(frozen=True)
 class Separable:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
 
 class InputError(Exception):
@@ -33,6 +33,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         return rest
 
     def guarded(_: list[str]) -> int | None:
+        # JAX logs which accelerators it didn't find.
+        logging.set_verbosity(logging.WARNING)
         try:
             return main()
         except InputError as error:

@@ -10,16 +10,12 @@ from absl import flags
 
 from hl_jax import constraints, oracle, simulator
 from hl_jax.scenario import Scenario
-from launch import errors, scenario_files
+from launch import errors
 from launch.errors import InputError
+from launch.flags import scenario_file
 
-_SCENARIO = flags.DEFINE_string("scenario", None, "Scenario file, for example data/scenarios/expA.toml.")
-_USERS = flags.DEFINE_string(
-    "users", "", "Number of devices (the first of them), a comma list, or all = 1..N; default N."
-)
-_CONSTRAINT = flags.DEFINE_string(
-    "constraint", "", "Min, Max, a mean accuracy in %, a comma list, or all = Min,80,85,89,Max; default the scenario's."
-)
+FLAGS = flags.FLAGS
+
 _FORMAT = flags.DEFINE_enum("format", "table", ["table", "json"], "A table to read, or JSON for tools.")
 
 
@@ -75,16 +71,14 @@ def _print_table(results: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Solves the scenario for every asked number of users and constraint, and prints the results."""
-    if _SCENARIO.value is None:
-        raise InputError("--scenario: expected a scenario file (--scenario=FILE or --flagfile=expA.flags), found none")
-    scenario = scenario_files.load_scenario(_SCENARIO.value)
+    scenario = scenario_file()
     results = []
     try:
-        for users in _user_counts(_USERS.value, scenario):
+        for users in _user_counts(FLAGS.users, scenario):
             reduced = scenario.with_users(users)
-            results += [solve(reduced, name) for name in _constraint_names(_CONSTRAINT.value, scenario)]
+            results += [solve(reduced, name) for name in _constraint_names(FLAGS.constraint, scenario)]
     except ValueError as error:
-        raise InputError(f"{error} (scenario {_SCENARIO.value})") from error
+        raise InputError(f"{error} (scenario {FLAGS.scenario})") from error
     if _FORMAT.value == "json":
         print(json.dumps(results, indent=2, ensure_ascii=False))
     else:

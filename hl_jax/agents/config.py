@@ -33,23 +33,23 @@ def check_options(config: Any) -> None:
 class HybridConfig:
     """Algorithm 1. Names follow the paper's: N, N_direct, T_direct, N_world, N_suggest, T_suggest, N_plan, K, alpha."""
 
-    epochs: int = option(40, "N, epochs of the run", low=1)
+    epochs: int = option(60, "N, epochs of the run", low=1)
     direct_sessions: int = option(10, "N_direct, sessions of direct RL in an epoch at alpha 0", low=0)
     direct_steps: int = option(5, "T_direct, real steps in a direct session", low=1)
-    direct_updates: int = option(1, "minibatches after each direct session (lines 14 and 15)", low=1)
-    world_sessions: int = option(400, "N_world, system-model minibatches in an epoch at alpha 0", low=0)
+    direct_updates: int = option(20, "minibatches after each direct session (lines 14 and 15)", low=1)
+    world_sessions: int = option(1000, "N_world, system-model minibatches in an epoch at alpha 0", low=0)
     suggest_sessions: int = option(2, "N_suggest, sessions of suggestion in an epoch at alpha 1", low=0)
     suggest_steps: int = option(3, "T_suggest, planning steps in a suggestion session", low=1)
-    plan_sessions: int = option(400, "N_plan, planning minibatches in an epoch at alpha 1", low=0)
-    k_best: int = option(10, "K, best predicted actions tried at each planning step", low=1)
+    plan_sessions: int = option(500, "N_plan, planning minibatches in an epoch at alpha 1", low=0)
+    k_best: int = option(30, "K, best predicted actions tried at each planning step", low=1)
     alpha_schedule: str = option("linear", "alpha over epochs: linear (epoch/N, the paper's), exp, or constant:VALUE")
     planning_step: str = option(
         "real", "whether line 30 takes a step in the environment or in the system model", choices=("real", "model")
     )
-    gamma: float = option(0.5, "discount of the next state's value", low=0.0, high=0.999)
+    gamma: float = option(0.2, "discount of the next state's value", low=0.0, high=0.999)
     epsilon_start: float = option(1.0, "probability of a random joint action in the first epoch", low=0.0, high=1.0)
     epsilon_end: float = option(0.05, "the same once it has fallen", low=0.0, high=1.0)
-    epsilon_epochs: float = option(0.5, "part of the epochs over which epsilon falls linearly", low=0.0, high=1.0)
+    epsilon_epochs: float = option(0.25, "part of the epochs over which epsilon falls linearly", low=0.0, high=1.0)
     width: int = option(64, "hidden units of the Q-network and of the system model", low=1, high=4096)
     batch: int = option(64, "transitions in a minibatch", low=1)
     q_learning_rate: float = option(1e-2, "Adam's step for the Q-network at the start", low=0.0, high=1.0)
@@ -61,8 +61,10 @@ class HybridConfig:
     priority_exponent: float = option(0.6, "0 draws uniformly, 1 in proportion to the TD error", low=0.0, high=1.0)
     beta_start: float = option(0.4, "importance correction in the first epoch; rises to 1", low=0.0, high=1.0)
     cost_scale_ms: float = option(100.0, "costs are divided by this before a network sees them", low=1e-3)
-    penalty_slope: float = option(230.0, "ms of penalty per missing percentage point of accuracy", low=0.0)
-    penalty_cap: float = option(1e9, "most ms of penalty", low=0.0)
+    penalty_slope: float = option(
+        1.4, "penalty per missing point of accuracy, in the pool's steepest trade of time for accuracy", low=0.0
+    )
+    penalty_cap_ms: float = option(1e9, "most ms of penalty", low=0.0)
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -18,7 +18,7 @@ import optax
 from hl_jax import search
 from hl_jax.agents import minima
 from hl_jax.agents.config import HybridConfig
-from hl_jax.networks import JointValue, SystemModel, features_of
+from hl_jax.networks import JointValue, SystemModel, features_of, obs_of
 from hl_jax.replay import buffers
 
 ADAM = optax.scale_by_adam()
@@ -72,7 +72,7 @@ class Learner:
 
     @functools.cached_property
     def model(self) -> SystemModel:
-        return SystemModel(self.users, self.choices, self.config.width, self.levels)
+        return SystemModel(self.users, self.choices, self.config.width, len(self.levels))
 
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> AgentState:
         """Lines 1 to 3. `obs` [F] is the environment's first state; the key is consumed."""
@@ -96,6 +96,10 @@ class Learner:
             real_steps=jnp.int32(0),
             model_steps=jnp.int32(0),
         )
+
+    def joint(self, action: chex.Array) -> chex.Array:
+        """The joint action [N] of an index."""
+        return search.decode(action, self.users, self.choices)
 
     # -- Direct RL ------------------------------------------------------------------------------------------------
 
@@ -157,7 +161,7 @@ class Learner:
             )
             target = target + self.config.gamma * following
         features = jax.vmap(lambda obs: features_of(obs, self.levels))(batch.data.obs)
-        actions = search.decode(batch.data.action, self.users, self.choices)
+        actions = self.joint(batch.data.action)
 
         def loss(params: Any) -> tuple[chex.Array, chex.Array]:
             values = jax.vmap(lambda x, a: self.q_network.apply(params, x, a))(features, actions)
@@ -190,12 +194,12 @@ class Learner:
         """Lines 18 to 20. Returns also the last minibatch's loss."""
 
         def loss(params: Any, batch: buffers.Transition) -> chex.Array:
-            actions = search.decode(batch.action, self.users, self.choices)
+            actions = self.joint(batch.action)
 
             def one(obs: chex.Array, action: chex.Array, cost: chex.Array, following: chex.Array) -> chex.Array:
-                predicted, logs = self.model.apply(params, features_of(obs, self.levels), action)
-                chosen = jnp.take_along_axis(logs, following.astype(jnp.int32)[:, None], axis=1)
-                return optax.l2_loss(predicted - cost) - jnp.mean(chosen)
+                predicted, next_features = self.model.apply(params, features_of(obs, self.levels), action)
+                errors = next_features - features_of(following, self.levels)
+                return optax.l2_loss(predicted - cost) + jnp.mean(optax.l2_loss(errors))
 
             return jnp.mean(jax.vmap(one)(batch.obs, actions, batch.cost, batch.next_obs))
 
@@ -217,9 +221,9 @@ class Learner:
 
     def imagine(self, agent: AgentState, obs: chex.Array, action: chex.Array) -> tuple[chex.Array, chex.Array]:
         """Line 25: predicted cost (ms) and next state ([F] int8) of one joint action (index)."""
-        joint = search.decode(action, self.users, self.choices)
-        cost, logs = self.model.apply(agent.model_params, features_of(obs, self.levels), joint)
-        return cost * self.config.cost_scale_ms, jnp.argmax(logs, axis=1).astype(jnp.int8)
+        features = features_of(obs, self.levels)
+        cost, following = self.model.apply(agent.model_params, features, self.joint(action))
+        return cost * self.config.cost_scale_ms, obs_of(following, self.levels)
 
     # -- Planning -------------------------------------------------------------------------------------------------
 

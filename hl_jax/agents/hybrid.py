@@ -1,0 +1,135 @@
+"""Algorithm 1, once: `hybrid` is all of it, `dqn` its Direct-RL part alone.
+
+The control flow is written over a `World`. With the simulator its two functions are JAX, and an epoch is one compiled
+program; with a real environment they are a Python loop and a call on the host, around the same phases of `Learner`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import chex
+import jax.numpy as jnp
+
+from hl_jax import search
+from hl_jax.agents.config import HybridConfig, alpha_at
+from hl_jax.agents.learner import AgentState, EpochPlan, Learner
+from hl_jax.agents.world import Run, Totals, World, real_step
+
+
+def schedule(config: HybridConfig, epoch: int) -> EpochPlan:
+    """Line 5 and the loop bounds of lines 7, 18, 22, 35 for `epoch` (1..N), with epsilon, beta and step sizes."""
+    alpha = alpha_at(config.alpha_schedule, epoch, config.epochs)
+    direct, planning = 1.0 - alpha / 2.0, (alpha + 1.0) / 2.0
+    progress = (epoch - 1) / max(config.epochs - 1, 1)
+    fall = min(progress / config.epsilon_epochs, 1.0) if config.epsilon_epochs else 1.0
+    cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
+    rate = config.learning_rate_end + (1.0 - config.learning_rate_end) * cosine
+
+    def sessions(part: float, most: int) -> chex.Array:
+        return jnp.int32(math.floor(part * most + 0.5))
+
+    return EpochPlan(
+        direct_sessions=sessions(direct, config.direct_sessions),
+        world_sessions=sessions(direct, config.world_sessions),
+        suggest_sessions=sessions(planning, config.suggest_sessions),
+        plan_sessions=sessions(planning, config.plan_sessions),
+        epsilon=jnp.float32(config.epsilon_start + fall * (config.epsilon_end - config.epsilon_start)),
+        beta=jnp.float32(config.beta_start + progress * (1.0 - config.beta_start)),
+        q_learning_rate=jnp.float32(config.q_learning_rate * rate),
+        model_learning_rate=jnp.float32(config.model_learning_rate * rate),
+    )
+
+
+def direct_rl(learner: Learner, world: World, run: Run, plan: EpochPlan) -> Run:
+    """Lines 7 to 16."""
+
+    def step(run: Run) -> Run:
+        agent, action = learner.act(run.agent, plan.epsilon)
+        run, obs, info = real_step(world, run, learner.joint(action), jnp.bool_(True))
+        return run.replace(agent=learner.observe(agent, action, info["cost_ms"], obs))
+
+    def session(run: Run) -> Run:
+        run = world.repeat(learner.config.direct_steps, step, run)
+        return run.replace(agent=learner.learn_direct(run.agent, plan))
+
+    run = world.repeat(plan.direct_sessions, session, run)
+    return run.replace(agent=learner.copy_target(run.agent))
+
+
+def planning(learner: Learner, world: World, run: Run, plan: EpochPlan) -> tuple[Run, chex.Array]:
+    """Lines 22 to 38. The walk starts in the environment's current state and goes on in imagined ones."""
+
+    def suggest(carry: tuple[Run, chex.Array]) -> tuple[Run, chex.Array]:
+        run, state = carry
+        agent, actions, following = learner.suggest(run.agent, state)
+
+        def try_one(carry: tuple[Run, chex.Array]) -> tuple[Run, chex.Array]:
+            run, index = carry
+            action = actions[index]
+            new = learner.is_new(run.agent, action)
+            if learner.config.planning_step == "real":
+                run, obs, info = real_step(world, run, learner.joint(action), new)
+                agent = learner.plan_real(run.agent, action, new, info["cost_ms"], obs, state)
+            else:
+                agent = learner.plan_imagined(run.agent, action, new, state)
+            return run.replace(agent=agent), index + 1
+
+        start = (run.replace(agent=agent), jnp.int32(0))
+        run, _ = world.repeat(actions.shape[0], try_one, start)
+        return run, following
+
+    def session(carry: tuple[Run, chex.Array]) -> tuple[Run, chex.Array]:
+        return world.repeat(learner.config.suggest_steps, suggest, carry)
+
+    run, _ = world.repeat(plan.suggest_sessions, session, (run, run.agent.obs))
+    agent, error = learner.learn_plan(run.agent, plan)
+    return run.replace(agent=learner.copy_target(agent)), error
+
+
+@dataclasses.dataclass(frozen=True)
+class Hybrid:
+    """Algorithm 1 as an `Agent`; without `plans` it is Direct RL alone, with alpha 0."""
+
+    learner: Learner
+    plans: bool = True
+
+    @property
+    def epochs(self) -> int:
+        return self.learner.config.epochs
+
+    def init(self, key: chex.PRNGKey, obs: chex.Array) -> AgentState:
+        return self.learner.init(key, obs)
+
+    def plan(self, epoch: int) -> EpochPlan:
+        config = self.learner.config
+        return schedule(config if self.plans else dataclasses.replace(config, alpha_schedule="constant:0"), epoch)
+
+    def epoch(self, world: World, run: Run, plan: EpochPlan) -> tuple[Run, dict[str, chex.Array]]:
+        """Lines 6 to 38. Reports the mean |TD error| (units of the cost scale) and the model's loss."""
+        run = direct_rl(self.learner, world, run.replace(totals=Totals.zero()), plan)
+        if not self.plans:
+            return run, {}
+        agent, model_loss = self.learner.fit_model(run.agent, plan)
+        run, td_error = planning(self.learner, world, run.replace(agent=agent), plan)
+        return run, {"td_error": td_error, "model_loss": model_loss}
+
+    def decide(self, state: Any, obs: chex.Array) -> chex.Array:
+        return self.learner.joint(self.learner.greedy(state.q_params, obs))
+
+
+def make(config: HybridConfig, users: int, choices: int, levels: tuple[int, ...], plans: bool = True) -> Hybrid:
+    """The agent for `users` devices of `choices` each, observed in `levels` discrete values.
+
+    Raises:
+      ValueError: if the joint actions are too many to search one by one, or fewer than K.
+    """
+    actions = search.joint_actions(users, choices)
+    if actions > search.MOST_JOINT_ACTIONS:
+        expected = f"at most {search.MOST_JOINT_ACTIONS} joint actions (choices ** users)"
+        raise ValueError(f"--users: expected {expected} for this agent, found {choices} ** {users} = {actions}")
+    if config.k_best > actions:
+        raise ValueError(f"--k_best: expected at most {actions} (all joint actions), found {config.k_best}")
+    return Hybrid(learner=Learner(config=config, users=users, choices=choices, levels=levels), plans=plans)

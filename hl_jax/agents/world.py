@@ -1,0 +1,108 @@
+"""What agents and environments agree on: a world to act in, a run's state, and the phases an agent offers.
+
+A world is the simulator inside a compiled program, or a real environment stepped from the host; agents are written
+once over both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from hl_jax.simulator import EnvParams, EnvState, Orchestration
+
+
+@chex.dataclass(frozen=True)
+class Totals:
+    """Sums over an epoch's real steps."""
+
+    steps: chex.Array
+    cost_ms: chex.Array
+    art_ms: chex.Array
+    infeasible: chex.Array  # steps that broke the constraint
+    elapsed_ms: chex.Array  # what the steps take for real: each as long as its slowest device
+
+    @classmethod
+    def zero(cls) -> Totals:
+        return cls(**{field.name: jnp.float32(0.0) for field in dataclasses.fields(cls)})
+
+
+@chex.dataclass(frozen=True)
+class Run:
+    """One seed's run: the agent's state, the environment's, the key of its draws, and the epoch's totals."""
+
+    agent: Any  # has at least `obs` [F], `real_steps`, `model_steps`
+    env: Any
+    env_key: chex.PRNGKey
+    totals: Totals
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Where an agent runs.
+
+    `repeat(n, body, carry)` applies `body` n times. `step(env, key, action, enabled)` takes one real step with the
+    joint action ([N]) where `enabled`, and returns env, obs [F] and info (`cost_ms`, `art_ms`, `feasible`,
+    `response_ms`, …).
+    """
+
+    repeat: Callable[[Any, Callable[[Any], Any], Any], Any]
+    step: Callable[[Any, chex.PRNGKey, chex.Array, chex.Array], tuple[Any, chex.Array, dict[str, chex.Array]]]
+
+
+class Agent(Protocol):
+    """A learner that `launch.train` can run. All methods are pure; `plan` is computed on the host."""
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs of a run."""
+
+    def init(self, key: chex.PRNGKey, obs: chex.Array) -> Any:
+        """The state before the first epoch; `obs` [F] is the environment's first; the key is consumed."""
+
+    def plan(self, epoch: int) -> Any:
+        """What the schedules say of `epoch` (1..epochs): arrays that `epoch` takes."""
+
+    def epoch(self, world: World, run: Run, plan: Any) -> tuple[Run, dict[str, chex.Array]]:
+        """One epoch. Returns also named scalars that tell how the learning goes."""
+
+    def decide(self, state: Any, obs: chex.Array) -> chex.Array:
+        """The greedy joint action ([N] int32) in the observed state [F]."""
+
+
+def compiled_world(environment: Orchestration, params: EnvParams) -> World:
+    """The simulator inside a compiled program."""
+
+    def repeat(count: chex.Array, body: Callable[[Any], Any], carry: Any) -> Any:
+        return jax.lax.fori_loop(0, count, lambda _, value: body(value), carry)
+
+    def step(
+        env: EnvState, key: chex.PRNGKey, action: chex.Array, enabled: chex.Array
+    ) -> tuple[EnvState, chex.Array, dict[str, chex.Array]]:
+        obs, following, _, _, _, info = environment.step(key, env, action, params)
+        env = jax.tree.map(lambda new, old: jnp.where(enabled, new, old), following, env)
+        return env, obs, info
+
+    return World(repeat=repeat, step=step)
+
+
+def real_step(
+    world: World, run: Run, action: chex.Array, enabled: chex.Array
+) -> tuple[Run, chex.Array, dict[str, chex.Array]]:
+    """Takes one step in the environment with a joint action ([N]) and counts it, where `enabled`."""
+    env_key, step_key = jax.random.split(run.env_key)
+    env, obs, info = world.step(run.env, step_key, action, enabled)
+    taken = jnp.float32(enabled)
+    totals = Totals(
+        steps=run.totals.steps + taken,
+        cost_ms=run.totals.cost_ms + taken * info["cost_ms"],
+        art_ms=run.totals.art_ms + taken * info["art_ms"],
+        infeasible=run.totals.infeasible + taken * (1.0 - info["feasible"]),
+        elapsed_ms=run.totals.elapsed_ms + taken * jnp.max(info["response_ms"]),
+    )
+    return run.replace(env=env, env_key=env_key, totals=totals), obs, info

@@ -1,0 +1,57 @@
+"""One seed's training as two pure functions, and the same for a batch of seeds: initialise, one epoch with evaluation.
+
+The environment's arrays are arguments, so one compiled program serves every scenario and constraint of a size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import chex
+import jax
+
+from hl_jax import evaluation
+from hl_jax.agents.world import Agent, Run, Totals, compiled_world
+from hl_jax.simulator import EnvParams, EnvState, Orchestration
+
+
+@chex.dataclass(frozen=True)
+class Report:
+    """What an epoch tells the host."""
+
+    real_steps: chex.Array
+    model_steps: chex.Array
+    totals: Totals
+    learning: dict[str, chex.Array]  # the agent's own figures
+    evaluation: evaluation.Evaluation
+
+
+def init(agent: Agent, seed: chex.Array, params: EnvParams) -> Run:
+    """A seed's run before its first epoch. Its keys depend on nothing but `seed` (int32)."""
+    reset_key, agent_key, env_key = jax.random.split(jax.random.key(seed), 3)
+    obs, env = Orchestration().reset(reset_key, params)
+    return Run(agent=agent.init(agent_key, obs), env=env, env_key=env_key, totals=Totals.zero())
+
+
+def epoch(agent: Agent, run: Run, plan: Any, params: EnvParams, starts: EnvState) -> tuple[Run, Report]:
+    """One epoch in the simulator, then greedy decisions from `starts` (leading axis E)."""
+    run, learning = agent.epoch(compiled_world(Orchestration(), params), run, plan)
+    seen = evaluation.evaluate(lambda obs: agent.decide(run.agent, obs), params, starts, jax.random.key(0))
+    report = Report(
+        real_steps=run.agent.real_steps,
+        model_steps=run.agent.model_steps,
+        totals=run.totals,
+        learning=learning,
+        evaluation=seen,
+    )
+    return run, report
+
+
+def programs(agent: Agent) -> tuple[Any, Any]:
+    """Compiled `init` and `epoch` over a batch of seeds (leading axis S of the seeds, runs and reports)."""
+    batched_init = jax.vmap(lambda seed, params: init(agent, seed, params), in_axes=(0, None))
+    batched_epoch = jax.vmap(
+        lambda run, plan, params, starts: epoch(agent, run, plan, params, starts), in_axes=(0, None, None, None)
+    )
+    # The old run's buffers are overwritten in place.
+    return jax.jit(batched_init), jax.jit(batched_epoch, donate_argnums=0)

@@ -1,0 +1,215 @@
+"""What a run leaves: config.json, summary.json, metrics.csv, TensorBoard events, decisions.md and curves.png.
+
+Everything here is made from the runs' histories, which the checkpoints hold, so that a resumed run leaves the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import platform
+import statistics as plain_statistics
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from hl_jax import evaluation, statistics
+from hl_jax.oracle import Optimum
+from launch import plots
+from launch.checkpoints import write_atomically
+from launch.errors import InputError
+from launch.flags import Settings
+
+VERSIONS = ("jax", "flax", "optax", "chex", "numpy", "absl-py")
+METRICS = (
+    "seed",
+    "epoch",
+    "real_steps",
+    "model_steps",
+    "train_art_ms",
+    "train_cost_ms",
+    "infeasible_share",
+    "elapsed_s",
+    "art_ms",
+    "accuracy",
+    "feasible",
+    "regret_percent",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Oracle:
+    """True optima in the states that a run is evaluated in, without noise."""
+
+    optima: tuple[Optimum, ...]  # [E]
+
+    @property
+    def art_ms(self) -> float:
+        return float(np.mean([optimum.art_ms for optimum in self.optima]))
+
+
+def open_folder(path: pathlib.Path, resume: bool) -> None:
+    """Makes the run folder; an existing one is only taken to resume.
+
+    Raises:
+      InputError: if it can't be made, holds something already, or has nothing to resume.
+    """
+    if resume:
+        if not (path / "config.json").is_file():
+            raise InputError(f"--run_dir: expected the folder of a run to resume, found no config.json in {path}")
+        return
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"--run_dir: expected a new or empty folder (or --resume), found content at {path}")
+    try:
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--run_dir: expected a folder that can be made, found {error.strerror} at {path}") from error
+    if not os.access(path, os.W_OK):
+        raise InputError(f"--run_dir: expected a writable folder, found a read-only one at {path}")
+
+
+def write_config(path: pathlib.Path, settings: Settings, env: str) -> None:
+    """config.json: every setting, and the versions that ran it."""
+    content = {
+        **settings.as_json(),
+        "env": env,
+        "versions": {name: metadata.version(name) for name in VERSIONS} | {"python": platform.python_version()},
+    }
+    write_atomically(path / "config.json", (json.dumps(content, indent=2) + "\n").encode())
+
+
+def entry(seed: int, epoch: int, report: Any, oracle: Oracle, compute_s: float) -> dict[str, Any]:
+    """One epoch of one seed as plain data (a row of metrics.csv and more)."""
+    totals, seen = report.totals, report.evaluation
+    steps = max(float(totals.steps), 1.0)
+    optimum = np.array([one.art_ms for one in oracle.optima])
+    # The worst of all decisions counts, penalty included: one bad state is a bad policy.
+    regret = float(np.max(np.asarray(seen.cost_ms, np.float64) / optimum[:, None])) - 1.0
+    return {
+        "seed": seed,
+        "epoch": epoch,
+        "real_steps": int(report.real_steps),
+        "model_steps": int(report.model_steps),
+        "train_art_ms": float(totals.art_ms) / steps,
+        "train_cost_ms": float(totals.cost_ms) / steps,
+        "infeasible_share": float(totals.infeasible) / steps,
+        "elapsed_s": float(totals.elapsed_ms) / 1000.0,
+        "art_ms": float(np.mean(np.asarray(seen.art_ms)[:, -1])),
+        "accuracy": float(np.mean(np.asarray(seen.accuracy)[:, -1])),
+        "feasible": bool(np.all(np.asarray(seen.feasible))),
+        "regret_percent": 100.0 * regret,
+        "decision": np.asarray(seen.decisions)[0, -1].tolist(),
+        "learning": {name: float(value) for name, value in report.learning.items()},
+        "compute_s": compute_s,
+    }
+
+
+def is_optimal(row: dict[str, Any], tolerance: float) -> bool:
+    """Whether an evaluation met the constraint within `tolerance` of the oracle."""
+    return bool(row["feasible"]) and row["regret_percent"] <= 100.0 * tolerance
+
+
+def seed_summary(rows: list[dict[str, Any]], oracle: Oracle, labels: tuple[str, ...]) -> dict[str, Any]:
+    """One seed's entry of summary.json."""
+    steps, last = [row["real_steps"] for row in rows], rows[-1]
+
+    def steps_to(tolerance: float) -> int | None:
+        return evaluation.first_lasting(steps, [is_optimal(row, tolerance) for row in rows])
+
+    return {
+        "seed": last["seed"],
+        "steps_to_optimal": steps_to(evaluation.TOLERANCE),
+        "steps_to_exact": steps_to(evaluation.EXACT),
+        "real_steps": last["real_steps"],
+        "model_steps": last["model_steps"],
+        "art_ms": last["art_ms"],
+        "oracle_art_ms": oracle.art_ms,
+        "accuracy": last["accuracy"],
+        "feasible": last["feasible"],
+        "decision": [labels[choice] for choice in last["decision"]],
+        "experience_s": sum(row["elapsed_s"] for row in rows),
+        "compute_s": sum(row["compute_s"] for row in rows),
+    }
+
+
+def summarize(
+    settings: Settings, env: str, histories: dict[int, list[dict[str, Any]]], oracle: Oracle
+) -> dict[str, Any]:
+    """summary.json's content."""
+    labels = settings.scenario.choice_labels()
+    seeds = [seed_summary(histories[seed], oracle, labels) for seed in settings.seeds]
+    return {
+        "experiment": settings.scenario.name,
+        "agent": settings.agent,
+        "users": settings.scenario.users,
+        "constraint": settings.constraint,
+        "env": env,
+        "seeds": seeds,
+        "aggregate": {
+            "steps_to_optimal": statistics.summarize([seed["steps_to_optimal"] for seed in seeds]),
+            "steps_to_exact": statistics.summarize([seed["steps_to_exact"] for seed in seeds]),
+            "art_ms": plain_statistics.mean(seed["art_ms"] for seed in seeds),
+            "oracle_art_ms": oracle.art_ms,
+        },
+    }
+
+
+def write_results(
+    path: pathlib.Path, settings: Settings, env: str, histories: dict[int, list[dict[str, Any]]], oracle: Oracle
+) -> dict[str, Any]:
+    """Writes everything but checkpoints; returns the summary."""
+    summary = summarize(settings, env, histories, oracle)
+    rows = [row for seed in settings.seeds for row in histories[seed]]
+    extra = sorted({name for row in rows for name in row["learning"]})
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow([*METRICS, *extra])
+    for row in rows:
+        writer.writerow([row[name] for name in METRICS] + [row["learning"].get(name, "") for name in extra])
+    write_atomically(path / "metrics.csv", table.getvalue().encode())
+    _write_events(path, settings, histories)
+    write_atomically(path / "decisions.md", decisions_table(summary, settings, oracle).encode())
+    write_atomically(path / "curves.png", plots.learning_curves(summary, histories, oracle.art_ms))
+    # Last: a folder with a summary is complete.
+    write_atomically(path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    return summary
+
+
+def _write_events(path: pathlib.Path, settings: Settings, histories: dict[int, list[dict[str, Any]]]) -> None:
+    """TensorBoard events, one run a seed, against real steps."""
+    for seed in settings.seeds:
+        folder = path / "events" / f"seed-{seed}"
+        for old in folder.glob("events.*"):
+            old.unlink()
+        with SummaryWriter(str(folder)) as writer:
+            for row in histories[seed]:
+                step = row["real_steps"]
+                for name in METRICS[4:]:
+                    writer.add_scalar(f"run/{name}", float(row[name]), step)
+                for name, value in row["learning"].items():
+                    writer.add_scalar(f"learning/{name}", value, step)
+
+
+def decisions_table(summary: dict[str, Any], settings: Settings, oracle: Oracle) -> str:
+    """decisions.md: the decision of every seed as a row of Table V, beside the oracle's."""
+    scenario = settings.scenario
+    labels, names = scenario.choice_labels(), [device.name for device in scenario.devices]
+    head = ["", "Cnst", *names, "ART (ms)", "AA (%)", "steps to optimal"]
+    optimum = oracle.optima[0]
+    best = [labels[choice] for choice in optimum.decision]
+    rows = [["oracle", summary["constraint"], *best, f"{optimum.art_ms:.2f}", f"{optimum.accuracy:.2f}", ""]]
+    for seed in summary["seeds"]:
+        steps = "never" if seed["steps_to_optimal"] is None else str(seed["steps_to_optimal"])
+        numbers = [f"{seed['art_ms']:.2f}", f"{seed['accuracy']:.2f}", steps]
+        rows.append([f"seed {seed['seed']}", summary["constraint"], *seed["decision"], *numbers])
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    title = f"# Experiment {summary['experiment']}, {summary['users']} users, {summary['agent']}"
+    note = f"{len(optimum.optimal)} joint actions are optimal; the oracle's row shows the first."
+    return "\n".join([title, "", *lines, "", note, ""])

@@ -1,0 +1,58 @@
+"""Settings as config.json keeps them, read back to resume a run or to evaluate what it learned."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+from hl_jax.scenario import Device, Dynamics, ModelPool, Node, Scenario, Timing
+from launch import agents
+from launch.errors import InputError
+from launch.flags import Settings
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that the records hold."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _record(kind: type[Any], values: dict[str, Any]) -> Any:
+    return kind(**{name: _tuples(value) for name, value in values.items()})
+
+
+def scenario_from(values: dict[str, Any]) -> Scenario:
+    """A scenario from its plain data."""
+    parts = {
+        "pool": _record(ModelPool, values["pool"]),
+        "timing": _record(Timing, values["timing"]),
+        "devices": tuple(_record(Device, device) for device in values["devices"]),
+        "edge": _record(Node, values["edge"]),
+        "cloud": _record(Node, values["cloud"]),
+        "dynamics": values["dynamics"] and _record(Dynamics, values["dynamics"]),
+    }
+    return Scenario(**{**values, **parts})
+
+
+def read_settings(path: pathlib.Path) -> Settings:
+    """A run's settings from its config.json.
+
+    Raises:
+      InputError: if the file can't be read or isn't one.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"config.json: expected a run's settings, found {error} in {path}") from error
+    try:
+        kind = type(agents.AGENTS[values["agent"]].defaults)
+        return Settings(
+            scenario=scenario_from(values["scenario"]),
+            constraint=values["constraint"],
+            agent=values["agent"],
+            config=kind(**values["config"]),
+            seeds=tuple(values["seeds"]),
+            lanes=values["lanes"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"config.json: expected a run's settings, found {error!r} in {path}") from error
