@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hl_jax import constraints, simulator
-from hl_jax.agents import hybrid
+from hl_jax.agents import hybrid, q_learning
 from hl_jax.agents.config import HybridConfig
 from hl_jax.agents.world import Agent
 from hl_jax.scenario import Scenario
@@ -30,6 +30,7 @@ AGENTS = {
     "hybrid": AgentSpec(HybridConfig(), hybrid.make),
     # One update a step, as Direct RL alone is usually run.
     "dqn": AgentSpec(HybridConfig(direct_sessions=100, direct_steps=1, direct_updates=1), _direct_only),
+    "q_learning": AgentSpec(q_learning.QLearningConfig(), q_learning.make),
 }
 
 

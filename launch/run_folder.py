@@ -9,7 +9,6 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import pathlib
 import platform
 import statistics as plain_statistics
@@ -54,24 +53,19 @@ class Oracle:
         return float(np.mean([optimum.art_ms for optimum in self.optima]))
 
 
-def open_folder(path: pathlib.Path, resume: bool) -> None:
-    """Makes the run folder; an existing one is only taken to resume.
+def open_folder(path: pathlib.Path) -> None:
+    """Makes the folder of a new run.
 
     Raises:
-      InputError: if it can't be made, holds something already, or has nothing to resume.
+      InputError: if it can't be made or written, or holds something already.
     """
-    if resume:
-        if not (path / "config.json").is_file():
-            raise InputError(f"--run_dir: expected the folder of a run to resume, found no config.json in {path}")
-        return
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    # What starts with a dot is a write that was cut off.
+    if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
         raise InputError(f"--run_dir: expected a new or empty folder (or --resume), found content at {path}")
     try:
-        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--run_dir: expected a folder that can be made, found {error.strerror} at {path}") from error
-    if not os.access(path, os.W_OK):
-        raise InputError(f"--run_dir: expected a writable folder, found a read-only one at {path}")
 
 
 def write_config(path: pathlib.Path, settings: Settings, env: str) -> None:

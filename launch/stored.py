@@ -42,7 +42,9 @@ def read_settings(path: pathlib.Path) -> Settings:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InputError(f"--run_dir: expected a run's folder, found {error.strerror} at {path}") from error
+    except ValueError as error:
         raise InputError(f"config.json: expected a run's settings, found {error} in {path}") from error
     try:
         kind = type(agents.AGENTS[values["agent"]].defaults)

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
-import os
 import pathlib
 import sys
 
-# Before JAX starts: one thread a program, since seeds fill the cores, and results don't depend on how many there are.
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), "--xla_cpu_multi_thread_eigen=false"]).strip()
-
-import jax
 from absl import flags
 
-from launch import errors, run_folder, stored
+from launch import errors, run_folder, stored, units
 from launch.errors import InputError
 from launch.flags import Settings, refuse_other_settings, settings
-from launch.simulated import Simulation
+from launch.runtime import use_compilation_cache
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("env", "simulator", ["simulator"], "What answers: the simulator.")
-
-
-def _use_compilation_cache() -> None:
-    """Keeps compiled programs between runs, unless the user's environment says where already."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = pathlib.Path(__file__).parent.parent / ".cache" / "jax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def _new_folder(chosen: Settings) -> pathlib.Path:
@@ -38,35 +24,26 @@ def _new_folder(chosen: Settings) -> pathlib.Path:
     return pathlib.Path("runs") / f"{chosen.scenario.name}-{chosen.agent}-{now}"
 
 
-def _owner(chosen: Settings) -> str:
-    """Names the settings that checkpoints belong to."""
-    return hashlib.sha256(json.dumps(chosen.as_json(), sort_keys=True).encode()).hexdigest()
-
-
 def main() -> int:
     """Trains every seed, or resumes, and writes the run folder."""
     if FLAGS.resume:
         if not FLAGS.run_dir:
             raise InputError("--resume: expected with --run_dir=FOLDER of the run, found without")
         folder = pathlib.Path(FLAGS.run_dir)
-        run_folder.open_folder(folder, resume=True)
         chosen = stored.read_settings(folder / "config.json")
         refuse_other_settings(chosen)
     else:
         chosen = settings()
         folder = _new_folder(chosen)
-    _use_compilation_cache()
-    simulation = Simulation(chosen, folder, _owner(chosen), FLAGS.checkpoint_epochs)
-    if not FLAGS.resume:
-        run_folder.open_folder(folder, resume=False)
-        run_folder.write_config(folder, chosen, FLAGS.env)
+        # Before anything slow; and even a finished run is only touched by --resume.
+        run_folder.open_folder(folder)
+    use_compilation_cache()
     print(f"run folder: {folder}", file=sys.stderr)
     try:
-        histories = simulation.learn(FLAGS.resume, FLAGS.threads or len(os.sched_getaffinity(0)))
+        summary = units.run(chosen, folder, threads=FLAGS.threads, checkpoint_epochs=FLAGS.checkpoint_epochs)
     except KeyboardInterrupt:
         print(f"interrupted; go on with: python -m launch.train --resume --run_dir={folder}", file=sys.stderr)
         return 130
-    summary = run_folder.write_results(folder, chosen, FLAGS.env, histories, simulation.oracle)
     print((folder / "decisions.md").read_text(encoding="utf-8"))
     steps = summary["aggregate"]["steps_to_optimal"]
     middle = "never" if steps["median"] is None else f"{steps['median']:g}"

@@ -1,0 +1,182 @@
+"""Tabular Q-learning over joint actions (the paper's AutoScale row), as a compiled loop.
+
+The table has a row for every state that has occurred, made when it first does, so that it stays small: the states of
+Table II are many, those that a fleet shows are few. A row's minimum is kept in blocks: one step reads and mends
+about sqrt(A) numbers instead of A.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from hl_jax import search
+from hl_jax.agents.config import check_options, option
+from hl_jax.agents.world import Run, Totals, World, real_step
+
+MOST_BYTES = 4 * 2**30  # of a table
+
+
+@dataclasses.dataclass(frozen=True)
+class QLearningConfig:
+    """The constants of tabular Q-learning."""
+
+    epochs: int = option(200, "evaluations of the run", low=1)
+    epoch_steps: int = option(5000, "real steps between evaluations", low=1)
+    gamma: float = option(0.2, "discount of the next state's value", low=0.0, high=0.999)
+    epsilon_start: float = option(0.2, "probability of a random joint action in the first epoch", low=0.0, high=1.0)
+    epsilon_end: float = option(0.05, "the same once it has fallen", low=0.0, high=1.0)
+    epsilon_epochs: float = option(0.5, "part of the epochs over which epsilon falls linearly", low=0.0, high=1.0)
+    step_size: float = option(0.5, "part of the TD error that a step corrects", low=0.0, high=1.0)
+    start_value_ms: float = option(0.0, "first value of an action never tried; below any cost: each is tried", low=-1e9)
+    states: int = option(64, "rows of the table; further states share the last one", low=1)
+    cost_scale_ms: float = option(100.0, "costs are divided by this in the table", low=1e-3)
+    penalty_slope: float = option(
+        1.4, "penalty per missing point of accuracy, in the pool's steepest trade of time for accuracy", low=0.0
+    )
+    penalty_cap_ms: float = option(1e9, "most ms of penalty", low=0.0)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@chex.dataclass(frozen=True)
+class TableState:
+    """Everything that a run changes. R rows; the A actions of a row lie in `blocks` of equal length."""
+
+    key: chex.PRNGKey
+    obs: chex.Array  # [F] int8
+    seen: chex.Array  # [R, F] int8, the state of each row
+    rows: chex.Array  # [] int32, rows in use
+    table: chex.Array  # [R, blocks, length], units of the cost scale; padding is infinite
+    least: chex.Array  # [R, blocks], minimum of each block
+    real_steps: chex.Array
+    model_steps: chex.Array
+
+
+@chex.dataclass(frozen=True)
+class TablePlan:
+    """What the schedule says of one epoch."""
+
+    steps: chex.Array
+    epsilon: chex.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class QLearning:
+    """Tabular Q-learning as an `Agent`."""
+
+    config: QLearningConfig
+    users: int
+    choices: int
+
+    @property
+    def epochs(self) -> int:
+        return self.config.epochs
+
+    @property
+    def actions(self) -> int:
+        return search.joint_actions(self.users, self.choices)
+
+    @property
+    def length(self) -> int:
+        """Actions in a block."""
+        return math.isqrt(self.actions - 1) + 1
+
+    def init(self, key: chex.PRNGKey, obs: chex.Array) -> TableState:
+        """An empty table; the key is kept."""
+        config, length = self.config, self.length
+        blocks = -(-self.actions // length)
+        start = config.start_value_ms / config.cost_scale_ms
+        row = jnp.full(blocks * length, start, jnp.float32).at[self.actions :].set(jnp.inf).reshape(blocks, length)
+        return TableState(
+            key=key,
+            obs=obs.astype(jnp.int8),
+            seen=jnp.zeros((config.states, obs.shape[0]), jnp.int8).at[0].set(obs.astype(jnp.int8)),
+            rows=jnp.int32(1),
+            table=jnp.tile(row, (config.states, 1, 1)),
+            least=jnp.full((config.states, blocks), start, jnp.float32),
+            real_steps=jnp.int32(0),
+            model_steps=jnp.int32(0),
+        )
+
+    def plan(self, epoch: int) -> TablePlan:
+        config = self.config
+        progress = (epoch - 1) / max(config.epochs - 1, 1)
+        fall = min(progress / config.epsilon_epochs, 1.0) if config.epsilon_epochs else 1.0
+        epsilon = config.epsilon_start + fall * (config.epsilon_end - config.epsilon_start)
+        return TablePlan(steps=jnp.int32(config.epoch_steps), epsilon=jnp.float32(epsilon))
+
+    def _row(self, state: TableState, obs: chex.Array) -> chex.Array:
+        """The row of a state: its own, a free one, or the last."""
+        known = jnp.all(state.seen == obs, axis=1) & (jnp.arange(state.seen.shape[0]) < state.rows)
+        free = jnp.minimum(state.rows, state.seen.shape[0] - 1)
+        return jnp.where(jnp.any(known), jnp.argmax(known), free)
+
+    def _greedy(self, state: TableState, row: chex.Array) -> tuple[chex.Array, chex.Array]:
+        """Least-valued joint action (index) of a row, and its value."""
+        block = jnp.argmin(state.least[row])
+        return (block * self.length + jnp.argmin(state.table[row, block])).astype(jnp.int32), state.least[row, block]
+
+    def decide(self, state: TableState, obs: chex.Array) -> chex.Array:
+        action, _ = self._greedy(state, self._row(state, obs.astype(jnp.int8)))
+        return search.decode(action, self.users, self.choices)
+
+    def act(self, state: TableState, epsilon: chex.Array) -> tuple[TableState, chex.Array]:
+        """Epsilon-greedy joint action (index)."""
+        key, explore_key, action_key = jax.random.split(state.key, 3)
+        greedy, _ = self._greedy(state, self._row(state, state.obs))
+        drawn = jax.random.randint(action_key, (), 0, self.actions)
+        return state.replace(key=key), jnp.where(jax.random.uniform(explore_key) < epsilon, drawn, greedy)
+
+    def learn(self, state: TableState, action: chex.Array, cost_ms: chex.Array, next_obs: chex.Array) -> TableState:
+        """One step of Q-learning: Q(s, a) moves towards cost + gamma min_a' Q(s', a')."""
+        config = self.config
+        row, following = self._row(state, state.obs), next_obs.astype(jnp.int8)
+        new_row = self._row(state, following)
+        unseen = ~jnp.all(state.seen[new_row] == following) | (new_row >= state.rows)
+        grown = jnp.minimum(state.rows + jnp.int32(unseen), state.seen.shape[0])
+        _, value = self._greedy(state, new_row)
+        block, place = action // self.length, action % self.length
+        old = state.table[row, block, place]
+        new = old + config.step_size * (cost_ms / config.cost_scale_ms + config.gamma * value - old)
+        changed = state.table[row, block].at[place].set(new)
+        return state.replace(
+            obs=following,
+            seen=state.seen.at[new_row].set(following),
+            rows=grown,
+            table=state.table.at[row, block, place].set(new),
+            least=state.least.at[row, block].set(jnp.min(changed)),
+            real_steps=state.real_steps + 1,
+        )
+
+    def epoch(self, world: World, run: Run, plan: TablePlan) -> tuple[Run, dict[str, chex.Array]]:
+        """`epoch_steps` real steps, each learned from at once. Reports the rows in use."""
+
+        def step(run: Run) -> Run:
+            state, action = self.act(run.agent, plan.epsilon)
+            joint = search.decode(action, self.users, self.choices)
+            run, obs, info = real_step(world, run, joint, jnp.bool_(True))
+            return run.replace(agent=self.learn(state, action, info["cost_ms"], obs))
+
+        run = world.repeat(plan.steps, step, run.replace(totals=Totals.zero()))
+        return run, {"states": run.agent.rows.astype(jnp.float32)}
+
+
+def make(config: QLearningConfig, users: int, choices: int, levels: tuple[int, ...]) -> Any:
+    """The agent for `users` devices of `choices` each.
+
+    Raises:
+      ValueError: if the table would be larger than `MOST_BYTES`.
+    """
+    del levels  # rows are made for whatever states occur
+    actions = search.joint_actions(users, choices)
+    if 4 * actions * config.states > MOST_BYTES:
+        expected = f"a table of at most {MOST_BYTES // 2**30} GiB (states x choices ** users)"
+        raise ValueError(f"--states: expected {expected}, found {config.states} x {choices} ** {users}")
+    return QLearning(config=config, users=users, choices=choices)

@@ -1,0 +1,189 @@
+"""Speed, against something public in the same run: `python -m launch.benchmark` (needs requirements-peer.txt).
+
+Three figures: one K-best search over all joint actions; `dqn` against Stable-Baselines3's DQN on the same environment,
+with the same batch, width and schedule; compile times, apart. Peers take turns, so that a change of the machine's speed
+meets both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+from hl_jax import evaluation, gymnasium_env, search, training
+from hl_jax.agents.config import HybridConfig
+from hl_jax.scenario import Scenario
+from launch import errors
+from launch.agents import make_agent, make_params
+from launch.checkpoints import write_atomically
+from launch.errors import InputError
+from launch.flags import agent_config, scenario_file
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("repeats", 3, "Turns that each peer takes.")
+flags.DEFINE_string("out", "", "JSON file for the figures.")
+
+TARGET_COPY_STEPS = 100
+EXPLORATION = 0.1  # constant, so that every measured step costs the same
+DISCOUNT = 0.9
+# Steps of one turn, by users: enough for seconds of the slower peer.
+STEPS = {3: (4000, 1000), 4: (2000, 250), 5: (1000, 40)}
+
+
+def _median_ms(call: Callable[[], Any], repeats: int) -> float:
+    jax.block_until_ready(call())
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def search_figures(scenario: Scenario) -> dict[str, Any]:
+    """Milliseconds of one K-best search over all joint actions in one state."""
+    config = agent_config("hybrid")
+    agent: Any = make_agent("hybrid", config, scenario)
+    run = training.init(agent, jnp.int32(0), make_params(config, scenario))
+
+    def suggest(state: Any, obs: Any) -> Any:
+        return search.k_best(agent.learner.model_values(state, obs), config.k_best)
+
+    start = time.perf_counter()
+    compiled = jax.jit(suggest).lower(run.agent, run.agent.obs).compile()
+    return {
+        "users": scenario.users,
+        "joint_actions": search.joint_actions(scenario.users, scenario.choices),
+        "k": config.k_best,
+        "compile_s": time.perf_counter() - start,
+        "search_ms": _median_ms(lambda: compiled(run.agent, run.agent.obs), 200),
+    }
+
+
+class Ours:
+    """`dqn`: one environment step and one update a step."""
+
+    def __init__(self, scenario: Scenario, config: HybridConfig) -> None:
+        config = dataclasses.replace(
+            config,
+            direct_sessions=TARGET_COPY_STEPS,
+            direct_steps=1,
+            direct_updates=1,
+            gamma=DISCOUNT,
+            epsilon_start=EXPLORATION,
+            epsilon_end=EXPLORATION,
+        )
+        self._agent = make_agent("dqn", config, scenario)
+        self._params = make_params(config, scenario)
+        self._starts = evaluation.start_states(jax.random.key(0), self._params, 1)
+        init, epoch = training.programs(self._agent)
+        self._run = init(jnp.array([0], jnp.int32), self._params)
+        start = time.perf_counter()
+        self._epoch = epoch.lower(self._run, self._agent.plan(1), self._params, self._starts).compile()
+        self.compile_s = time.perf_counter() - start
+        self.steps_per_second(TARGET_COPY_STEPS)
+
+    def steps_per_second(self, steps: int) -> float:
+        """Speed over so many steps (whole epochs)."""
+        start = time.perf_counter()
+        for _ in range(steps // TARGET_COPY_STEPS):
+            self._run, report = self._epoch(self._run, self._agent.plan(1), self._params, self._starts)
+        jax.block_until_ready(report.real_steps)
+        return steps / (time.perf_counter() - start)
+
+
+class StableBaselines:
+    """Stable-Baselines3's DQN on the Gymnasium wrapper, joint actions flattened."""
+
+    def __init__(self, scenario: Scenario, config: HybridConfig) -> None:
+        try:
+            import stable_baselines3
+        except ImportError as error:
+            raise InputError(
+                "benchmark: expected requirements-peer.txt installed, found no stable_baselines3"
+            ) from error
+        env = gymnasium_env.OrchestrationGymEnv(scenario, penalty_slope=300.0, penalty_cap=1e9, flatten_actions=True)
+        scaled = gymnasium.wrappers.TransformReward(env, lambda reward: reward / config.cost_scale_ms)
+        self.version = stable_baselines3.__version__
+        self._model = stable_baselines3.DQN(
+            "MlpPolicy",
+            scaled,
+            learning_rate=config.q_learning_rate,
+            buffer_size=config.direct_capacity,
+            learning_starts=config.batch,
+            batch_size=config.batch,
+            gamma=DISCOUNT,
+            train_freq=1,
+            gradient_steps=1,
+            target_update_interval=TARGET_COPY_STEPS,
+            exploration_initial_eps=EXPLORATION,
+            exploration_final_eps=EXPLORATION,
+            policy_kwargs={"net_arch": [config.width]},
+            seed=0,
+            device="cpu",
+        )
+        self._model.learn(config.batch + 10)
+
+    def steps_per_second(self, steps: int) -> float:
+        """Speed over so many steps, one update each."""
+        start = time.perf_counter()
+        self._model.learn(steps, reset_num_timesteps=False)
+        return steps / (time.perf_counter() - start)
+
+
+def learning_figures(scenario: Scenario) -> dict[str, Any]:
+    """Steps (with one update each) per second of `dqn` and of Stable-Baselines3's."""
+    config = agent_config("dqn")
+    ours, theirs = Ours(scenario, config), StableBaselines(scenario, config)
+    our_steps, their_steps = STEPS[scenario.users]
+    turns = [(ours.steps_per_second(our_steps), theirs.steps_per_second(their_steps)) for _ in range(FLAGS.repeats)]
+    return {
+        "users": scenario.users,
+        "ours_steps_per_s": statistics.median(mine for mine, _ in turns),
+        "stable_baselines3_steps_per_s": statistics.median(other for _, other in turns),
+        "ratio": statistics.median(mine / other for mine, other in turns),
+        "ratios": [mine / other for mine, other in turns],
+        "compile_s": ours.compile_s,
+        "stable_baselines3": theirs.version,
+    }
+
+
+def main() -> None:
+    """Prints the figures, and writes them where --out says."""
+    scenario = scenario_file()
+    figures: dict[str, Any] = {
+        "machine": {"cores": len(os.sched_getaffinity(0)), "system": platform.platform(), "jax": jax.__version__},
+        "search": [search_figures(scenario.with_users(users)) for users in (3, 4, 5) if users <= scenario.users],
+    }
+    print(f"{'users':>5} {'joint actions':>14} {'K-best search':>14} {'compile':>9}")
+    for row in figures["search"]:
+        time_text = f"{row['search_ms']:.3f} ms"
+        print(f"{row['users']:>5} {row['joint_actions']:>14} {time_text:>14} {row['compile_s']:>7.1f} s")
+    print(
+        f"{'users':>5} {'dqn':>14} {'SB3 DQN':>14} {'ratio':>9} {'compile':>9}   (steps/s, one update of a batch each)"
+    )
+    figures["learning"] = []
+    for users in (3, 4, 5):
+        if users <= scenario.users:
+            row = learning_figures(scenario.with_users(users))
+            figures["learning"].append(row)
+            speeds = f"{row['ours_steps_per_s']:>14.0f} {row['stable_baselines3_steps_per_s']:>14.1f}"
+            print(f"{users:>5} {speeds} {row['ratio']:>8.1f}x {row['compile_s']:>7.1f} s", flush=True)
+    if FLAGS.out:
+        write_atomically(pathlib.Path(FLAGS.out), (json.dumps(figures, indent=2) + "\n").encode())
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,63 @@
+"""One training as a unit of work: settings and a folder in, a finished run folder out, whatever happened before.
+
+`launch.train` runs one, `launch.reproduce` and `launch.sweep` many. A folder with a summary is finished and isn't run
+again; one with a config but no summary goes on from its last checkpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+from launch import run_folder, stored
+from launch.errors import InputError
+from launch.flags import Settings
+from launch.simulated import Simulation
+
+ENV = "simulator"
+
+
+def owner(chosen: Settings) -> str:
+    """Names the settings that checkpoints belong to."""
+    return hashlib.sha256(json.dumps(chosen.as_json(), sort_keys=True).encode()).hexdigest()
+
+
+def finished(folder: pathlib.Path) -> dict[str, Any] | None:
+    """The summary of a finished run, None of any other folder."""
+    try:
+        return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    except ValueError as error:
+        raise InputError(f"summary.json: expected JSON, found {error} in {folder}") from error
+
+
+def run(chosen: Settings, folder: pathlib.Path, *, threads: int = 0, checkpoint_epochs: int = 10) -> dict[str, Any]:
+    """Runs, or goes on with, the training that belongs in `folder`. Returns its summary.
+
+    Args:
+      chosen: what is trained.
+      folder: new, empty, or of a run with the same settings.
+      threads: seeds learned at the same time; 0: as many as there are cores.
+      checkpoint_epochs: epochs between checkpoints.
+
+    Raises:
+      InputError: if the folder can't be used, or belongs to other settings.
+      KeyboardInterrupt: after checkpointing.
+    """
+    resume = (folder / "config.json").is_file()
+    if resume and owner(stored.read_settings(folder / "config.json")) != owner(chosen):
+        raise InputError(f"run folder: expected a run of the same settings, found another's in {folder}")
+    done = finished(folder)
+    if done is not None:
+        return done
+    simulation = Simulation(chosen, folder, owner(chosen), checkpoint_epochs)
+    if not resume:
+        run_folder.open_folder(folder)
+        run_folder.write_config(folder, chosen, ENV)
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    histories = simulation.learn(resume, threads or len(os.sched_getaffinity(0)))
+    return run_folder.write_results(folder, chosen, ENV, histories, simulation.oracle)
