@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
-from hl_jax.scenario import ModelPool, Scenario
+from hl_jax.scenario import ModelPool
 
 CONSTRAINTS = ("Min", "80", "85", "89", "Max")  # Table V, in its order
 
@@ -41,27 +40,3 @@ def constraint_label(constraint: str | float) -> str | float:
     if text.lower() in ("min", "max"):
         return text.capitalize()
     return int(float(text)) if float(text).is_integer() else float(text)
-
-
-def steepest_trade(scenario: Scenario) -> float:
-    """Most ms that a device saves for one percentage point of its model's accuracy, along the pool's efficient models.
-
-    The efficient models are the corners of the lower convex hull of local time over accuracy; the slowest device
-    counts. A penalty whose slope is above this can't be outweighed by giving up accuracy.
-    """
-    slowest = min(device.speed for device in scenario.devices)
-    points = sorted(zip(scenario.pool.accuracy, scenario.timing.local_ms, strict=True))
-    hull: list[tuple[float, float]] = []
-    for point in points:
-        # A corner that lies on or above the line from its predecessor to this point is no corner.
-        while hull and (
-            hull[-1][1] >= point[1] or (len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-2], point))
-        ):
-            hull.pop()
-        hull.append(point)
-    slopes = [_slope(low, high) for low, high in itertools.pairwise(hull)]
-    return max(slopes, default=0.0) / slowest
-
-
-def _slope(low: tuple[float, float], high: tuple[float, float]) -> float:
-    return (high[1] - low[1]) / (high[0] - low[0])

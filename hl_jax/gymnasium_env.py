@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from gymnasium import spaces
 
+from hl_jax.penalty import Penalty, sufficient_penalty
 from hl_jax.scenario import Scenario
 from hl_jax.simulator import EnvParams, EnvState, Orchestration, make_params, observation_levels
 
@@ -50,8 +51,7 @@ class OrchestrationGymEnv(gymnasium.Env[np.ndarray, Any]):
 
     Args:
       scenario: the fleet; its constraint is the one that is penalized.
-      penalty_slope: ms per missing percentage point of mean accuracy.
-      penalty_cap: the most that is added, ms.
+      penalty: what breaking it adds to the cost; default the least that never pays.
       flatten_actions: one integer per joint action instead of one per device, for agents that know only those.
       max_episode_steps: truncate after so many steps; None: episodes never end, as the decision problem has no end.
 
@@ -64,8 +64,7 @@ class OrchestrationGymEnv(gymnasium.Env[np.ndarray, Any]):
     def __init__(
         self,
         scenario: Scenario,
-        penalty_slope: float,
-        penalty_cap: float,
+        penalty: Penalty | None = None,
         *,
         flatten_actions: bool = False,
         max_episode_steps: int | None = None,
@@ -76,7 +75,7 @@ class OrchestrationGymEnv(gymnasium.Env[np.ndarray, Any]):
             raise ValueError(f"max_episode_steps: expected at least 1 or None, found {max_episode_steps}")
         if flatten_actions and choices**users > np.iinfo(np.int64).max:
             raise ValueError(f"flatten_actions: expected at most 2^63 joint actions, found {choices}^{users}")
-        self._params = make_params(scenario, penalty_slope, penalty_cap)
+        self._params = make_params(scenario, sufficient_penalty(scenario) if penalty is None else penalty)
         self._largest = (observation_levels(users) - 1).astype(np.float32)
         self._flat = flatten_actions
         self._limit = max_episode_steps

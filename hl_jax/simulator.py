@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hl_jax.penalty import Penalty
 from hl_jax.scenario import LEVELS, Node, Scenario
 
+NO_PENALTY = Penalty()
 BUSY_THRESHOLD = 0.5  # CPU utilization from which a device's monitor says Busy
 
 
@@ -60,8 +62,8 @@ class EnvParams:
     monitor_period_ms: chex.Array
     noise: chex.Array
     constraint: chex.Array  # %
+    penalty_offset: chex.Array  # ms
     penalty_slope: chex.Array  # ms per missing percentage point
-    penalty_cap: chex.Array  # ms
     start: Conditions
     chains: Chains
     dynamic: chex.Array  # [] bool: start from random conditions
@@ -89,8 +91,8 @@ def _occupancy(node: Node, reference_cores: int, users: int) -> np.ndarray:
     return form[node.contention]
 
 
-def make_params(scenario: Scenario, penalty_slope: float = 0.0, penalty_cap: float = 0.0) -> EnvParams:
-    """Turns a validated scenario into the arrays that `Orchestration` works on."""
+def make_params(scenario: Scenario, penalty: Penalty = NO_PENALTY) -> EnvParams:
+    """Turns a validated scenario, and what breaking its constraint costs, into the arrays of `Orchestration`."""
     timing, dynamics, users = scenario.timing, scenario.dynamics, scenario.users
     links = jnp.array([device.link == "weak" for device in scenario.devices], jnp.int32)
     nodes = (scenario.edge, scenario.cloud)
@@ -120,8 +122,8 @@ def make_params(scenario: Scenario, penalty_slope: float = 0.0, penalty_cap: flo
         monitor_period_ms=jnp.float32(scenario.monitor_period_ms),
         noise=jnp.float32(scenario.noise),
         constraint=jnp.float32(scenario.constraint),
-        penalty_slope=jnp.float32(penalty_slope),
-        penalty_cap=jnp.float32(penalty_cap),
+        penalty_offset=jnp.float32(penalty.offset_ms),
+        penalty_slope=jnp.float32(penalty.slope_ms),
         start=Conditions(
             device_cpu=jnp.zeros(users, jnp.int32),
             device_memory=jnp.zeros(users, jnp.int32),
@@ -195,13 +197,9 @@ def meets_constraint(params: EnvParams, action: chex.Array) -> chex.Array:
 
 
 def cost_ms(params: EnvParams, action: chex.Array, response: chex.Array) -> chex.Array:
-    """Cost of a joint action: average response time, plus the penalty where the constraint is broken.
-
-    The paper (§II-B c) says "we penalize" and leaves the form open. Ours grows with the missing percentage
-    points, `min(slope * missing, cap)`, so that a network with one ReLU layer represents it exactly.
-    """
+    """Cost of a joint action: average response time, plus the penalty where the constraint is broken."""
     missing = jnp.maximum(params.constraint - mean_accuracy(params, action), 0.0)
-    penalty = jnp.minimum(params.penalty_slope * missing, params.penalty_cap)
+    penalty = params.penalty_offset + params.penalty_slope * missing
     return jnp.mean(response) + jnp.where(meets_constraint(params, action), 0.0, penalty)
 
 

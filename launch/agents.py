@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from hl_jax import constraints, simulator
+from hl_jax import simulator
 from hl_jax.agents import hybrid, q_learning
 from hl_jax.agents.config import HybridConfig
 from hl_jax.agents.world import Agent
+from hl_jax.penalty import sufficient_penalty
 from hl_jax.scenario import Scenario
 from launch.errors import InputError
 
@@ -48,6 +49,5 @@ def make_agent(name: str, config: Any, scenario: Scenario) -> Agent:
 
 
 def make_params(config: Any, scenario: Scenario) -> simulator.EnvParams:
-    """The scenario's arrays with the agent's penalty: `penalty_slope` is relative to the pool's steepest trade."""
-    slope = config.penalty_slope * constraints.steepest_trade(scenario)
-    return simulator.make_params(scenario, slope, config.penalty_cap_ms)
+    """The scenario's arrays with the agent's penalty."""
+    return simulator.make_params(scenario, sufficient_penalty(scenario, config.penalty_factor))

@@ -114,7 +114,7 @@ class StableBaselines:
             raise InputError(
                 "benchmark: expected requirements-peer.txt installed, found no stable_baselines3"
             ) from error
-        env = gymnasium_env.OrchestrationGymEnv(scenario, penalty_slope=300.0, penalty_cap=1e9, flatten_actions=True)
+        env = gymnasium_env.OrchestrationGymEnv(scenario, flatten_actions=True)
         scaled = gymnasium.wrappers.TransformReward(env, lambda reward: reward / config.cost_scale_ms)
         self.version = stable_baselines3.__version__
         self._model = stable_baselines3.DQN(

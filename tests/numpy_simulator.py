@@ -85,10 +85,10 @@ def mean_accuracy(scenario: Scenario, action: Sequence[int]) -> float:
     return sum(accuracy[choice] if choice < len(accuracy) else accuracy[0] for choice in action) / len(action)
 
 
-def cost_ms(scenario: Scenario, times: Sequence[float], action: Sequence[int], slope: float, cap: float) -> float:
+def cost_ms(scenario: Scenario, times: Sequence[float], action: Sequence[int], offset: float, slope: float) -> float:
     """Average response time, plus the penalty where the constraint is broken, ms."""
     missing = scenario.constraint - mean_accuracy(scenario, action)
-    penalty = min(slope * missing, cap) if missing > 1e-3 else 0.0
+    penalty = offset + slope * missing if missing > 1e-3 else 0.0
     return sum(times) / len(times) + penalty
 
 

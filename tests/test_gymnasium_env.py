@@ -14,6 +14,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common import env_checker as sb3_checker
 
 from hl_jax.gymnasium_env import OrchestrationGymEnv, decode_action, encode_action
+from hl_jax.penalty import Penalty
 from launch.scenario_files import load_scenario
 from tests import numpy_simulator
 from tests.builders import CLOUD, D0, D1, D2, DYNAMICS, EDGE, SCENARIOS, small_scenario
@@ -24,28 +25,28 @@ NOISY = small_scenario(2, noise=0.05, constraint=80.0, dynamics=DYNAMICS)
 
 @pytest.mark.parametrize("flat", [False, True])
 def test_gymnasium_s_checker_accepts_it(flat):
-    arguments = {"scenario": NOISY, "penalty_slope": 10.0, "penalty_cap": 100.0, "flatten_actions": flat}
+    arguments = {"scenario": NOISY, "flatten_actions": flat}
     spec = EnvSpec("Orchestration-v0", entry_point=OrchestrationGymEnv, kwargs=arguments, max_episode_steps=5)
     check_env(gymnasium.make(spec).unwrapped)  # warnings are errors
 
 
 @pytest.mark.parametrize("flat", [False, True])
 def test_stable_baselines_checker_accepts_it(flat):
-    sb3_checker.check_env(OrchestrationGymEnv(NOISY, 10.0, 100.0, flatten_actions=flat), warn=True)
+    sb3_checker.check_env(OrchestrationGymEnv(NOISY, flatten_actions=flat), warn=True)
 
 
 def test_spaces():
     scenario = load_scenario(SCENARIOS / "expA.toml")
-    env = OrchestrationGymEnv(scenario, 300.0, 600.0)
+    env = OrchestrationGymEnv(scenario)
     assert env.action_space == gymnasium.spaces.MultiDiscrete([10] * 5)
     assert env.observation_space == gymnasium.spaces.Box(0.0, 1.0, (21,), np.float32)
-    flat = OrchestrationGymEnv(scenario, 300.0, 600.0, flatten_actions=True)
+    flat = OrchestrationGymEnv(scenario, flatten_actions=True)
     assert flat.action_space == gymnasium.spaces.Discrete(100_000)
 
 
 def test_numbers_are_the_simulator_s():
     scenario = small_scenario(3, constraint=85.0, monitor_period_ms=800.0)
-    env = OrchestrationGymEnv(scenario, 10.0, 100.0)
+    env = OrchestrationGymEnv(scenario)
     obs, info = env.reset(seed=0)
     np.testing.assert_array_equal(obs, np.zeros(15, np.float32))
     assert info == {}
@@ -68,10 +69,10 @@ def test_numbers_are_the_simulator_s():
 
 
 def test_the_penalty_is_in_the_reward():
-    env = OrchestrationGymEnv(small_scenario(2, constraint=80.0), 10.0, 30.0)
+    env = OrchestrationGymEnv(small_scenario(2, constraint=80.0), Penalty(30.0, 10.0))
     env.reset(seed=0)
-    _, reward, _, _, info = env.step(np.array([D1, D2]))  # 75 %: 5 points at 10 ms, at most 30
-    assert reward == pytest.approx(-(150 + 30))
+    _, reward, _, _, info = env.step(np.array([D1, D2]))  # 75 %: 30 ms and 5 points at 10 ms
+    assert reward == pytest.approx(-(150 + 30 + 50))
     assert info["feasible"] is False
 
 
@@ -85,7 +86,7 @@ def trajectory(env: OrchestrationGymEnv, seed: int | None, steps: int = 12) -> l
 
 
 def test_the_seed_decides_everything():
-    first, second = (OrchestrationGymEnv(NOISY, 10.0, 100.0, flatten_actions=True) for _ in range(2))
+    first, second = (OrchestrationGymEnv(NOISY, flatten_actions=True) for _ in range(2))
     one = trajectory(first, 5)
     for left, right in zip(one, trajectory(second, 5), strict=True):
         np.testing.assert_array_equal(left, right)
@@ -98,14 +99,14 @@ def test_the_seed_decides_everything():
 
 
 def test_episodes_end_only_when_asked_to():
-    env = OrchestrationGymEnv(NOISY, 10.0, 100.0, max_episode_steps=3)
+    env = OrchestrationGymEnv(NOISY, max_episode_steps=3)
     for _ in range(2):
         env.reset(seed=0)
         assert [env.step(np.array([0, 0]))[3] for _ in range(3)] == [False, False, True]
 
 
 def test_misuse_is_refused():
-    env = OrchestrationGymEnv(NOISY, 10.0, 100.0)
+    env = OrchestrationGymEnv(NOISY)
     with pytest.raises(gymnasium.error.ResetNeeded, match="expected a call of reset before, found none"):
         env.step(np.array([0, 0]))
     env.reset(seed=0)
@@ -113,9 +114,9 @@ def test_misuse_is_refused():
         with pytest.raises(ValueError, match=r"action: expected an element of MultiDiscrete\(\[5 5\]\), found array"):
             env.step(action)
     with pytest.raises(ValueError, match="max_episode_steps: expected at least 1 or None, found 0"):
-        OrchestrationGymEnv(NOISY, 10.0, 100.0, max_episode_steps=0)
+        OrchestrationGymEnv(NOISY, max_episode_steps=0)
     with pytest.raises(ValueError, match=r"flatten_actions: expected at most 2\^63 joint actions, found 5\^30"):
-        OrchestrationGymEnv(small_scenario(30), 10.0, 100.0, flatten_actions=True)
+        OrchestrationGymEnv(small_scenario(30), flatten_actions=True)
 
 
 def test_flat_actions_are_mixed_radix():
@@ -127,8 +128,8 @@ def test_flat_actions_are_mixed_radix():
 
 
 def test_both_action_forms_are_the_same_step():
-    flat = OrchestrationGymEnv(NOISY, 10.0, 100.0, flatten_actions=True)
-    joint = OrchestrationGymEnv(NOISY, 10.0, 100.0)
+    flat = OrchestrationGymEnv(NOISY, flatten_actions=True)
+    joint = OrchestrationGymEnv(NOISY)
     flat.reset(seed=3)
     joint.reset(seed=3)
     for action in ([D0, D2], [EDGE, CLOUD], [CLOUD, D1]):
@@ -140,7 +141,7 @@ def test_stable_baselines_dqn_learns_on_it():
     """Two users, 25 joint actions: an independent DQN finds the optimum through the wrapper alone."""
     torch.set_num_threads(1)
     scenario = dataclasses.replace(small_scenario(2, constraint=80.0), noise=0.03)
-    env = OrchestrationGymEnv(scenario, 30.0, 600.0, flatten_actions=True, max_episode_steps=20)
+    env = OrchestrationGymEnv(scenario, flatten_actions=True, max_episode_steps=20)
     scaled = gymnasium.wrappers.TransformReward(env, lambda reward: reward / 100.0)
     agent = DQN(
         "MlpPolicy",

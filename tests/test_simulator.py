@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hl_jax import simulator
+from hl_jax.penalty import Penalty, sufficient_penalty
 from hl_jax.scenario import CONTENTION_FORMS, LINKS, Device, ModelPool, Node, Scenario, Timing
 from launch.scenario_files import load_scenario
 from tests import numpy_simulator
@@ -121,18 +122,18 @@ def close_to_a_threshold(scenario: Scenario, background: Background, action: lis
 
 
 @settings(max_examples=150)
-@given(steps(), st.floats(0.0, 400.0), st.floats(0.0, 800.0))
-def test_agrees_with_the_second_simulator(drawn, slope, cap):
+@given(steps(), st.floats(0.0, 800.0), st.floats(0.0, 400.0))
+def test_agrees_with_the_second_simulator(drawn, offset, slope):
     scenario, background, action = drawn
     expected = numpy_simulator.response_ms(scenario, background, action)
-    params = simulator.make_params(scenario, slope, cap)
+    params = simulator.make_params(scenario, Penalty(offset, slope))
     obs, _, reward, _, _, info = STEP(jax.random.key(0), state_of(background), jnp.array(action), params)
     np.testing.assert_allclose(info["mean_ms"], expected, rtol=2e-5)
     np.testing.assert_allclose(info["response_ms"], expected, rtol=2e-5)  # noise is 0
     accuracy = numpy_simulator.mean_accuracy(scenario, action)
     np.testing.assert_allclose(info["accuracy"], accuracy, rtol=1e-5)
     if abs(accuracy - scenario.constraint + 1e-3) > 1e-4:
-        cost = numpy_simulator.cost_ms(scenario, expected, action, slope, cap)
+        cost = numpy_simulator.cost_ms(scenario, expected, action, offset, slope)
         np.testing.assert_allclose(-reward, cost, rtol=1e-4)
         assert bool(info["feasible"]) == (accuracy >= scenario.constraint - 1e-3)
     if not close_to_a_threshold(scenario, background, action):
@@ -208,18 +209,18 @@ def test_speed_divides_the_local_time_only():
 
 
 @pytest.mark.parametrize(
-    ("action", "slope", "cap", "expected"),
+    ("action", "offset", "slope", "expected"),
     [  # the constraint is 80 %; all devices answer in 200 ms
-        ([D1, D1, D1], 300.0, 600.0, 200.0),
-        ([D0, D0, D0], 300.0, 600.0, 200.0),
-        ([D0, D1, D2], 300.0, 600.0, 200.0),  # 80 % exactly
-        ([D2, D1, D1], 30.0, 600.0, 300.0),  # 76.67 %: 3.33 points at 30 ms
-        ([D2, D1, D1], 300.0, 600.0, 800.0),  # the cap
-        ([D2, D2, D2], 0.0, 600.0, 200.0),
+        ([D1, D1, D1], 60.0, 300.0, 200.0),
+        ([D0, D0, D0], 60.0, 300.0, 200.0),
+        ([D0, D1, D2], 60.0, 300.0, 200.0),  # 80 % exactly
+        ([D2, D1, D1], 60.0, 30.0, 360.0),  # 76.67 %: 3.33 points at 30 ms
+        ([D2, D1, D1], 60.0, 0.0, 260.0),
+        ([D2, D2, D2], 0.0, 30.0, 500.0),
     ],
 )
-def test_penalty_by_hand(action, slope, cap, expected):
-    params = simulator.make_params(small_scenario(constraint=80.0), slope, cap)
+def test_penalty_by_hand(action, offset, slope, expected):
+    params = simulator.make_params(small_scenario(constraint=80.0), Penalty(offset, slope))
     assert float(COST(params, jnp.array(action), jnp.full(3, 200.0))) == pytest.approx(expected, rel=1e-5)
 
 
@@ -240,19 +241,19 @@ def all_costs():
 
         return jax.lax.map(one, actions, batch_size=10_000)
 
-    return lambda scenario, slope, cap: evaluate(simulator.make_params(scenario, slope, cap))
+    return lambda scenario, penalty: evaluate(simulator.make_params(scenario, penalty))
 
 
 @pytest.mark.parametrize(("experiment", "constraint"), cells())
 def test_breaking_the_constraint_never_pays(all_costs, experiment, constraint):
     scenario = load_scenario(SCENARIOS / f"exp{experiment}.toml")
     scenario = dataclasses.replace(scenario, constraint=constraint)
-    cost, feasible = map(np.asarray, all_costs(scenario, 300.0, 600.0))
+    cost, feasible = map(np.asarray, all_costs(scenario, sufficient_penalty(scenario)))
     assert feasible.any()
     assert feasible.all() == (constraint == 0.0)
     if constraint:
-        assert cost[~feasible].min() > cost[feasible].min()
-        without, _ = map(np.asarray, all_costs(scenario, 0.0, 0.0))
+        assert cost[~feasible].min() >= cost[feasible].min() - 1e-3
+        without, _ = map(np.asarray, all_costs(scenario, Penalty()))
         assert without[~feasible].min() < without[feasible].min()  # so that the penalty is what decides
 
 
@@ -294,7 +295,7 @@ def test_observation_levels_bound_what_is_observed():
     "scenario", [small_scenario(1), small_scenario(3, noise=0.1, constraint=80.0, dynamics=DYNAMICS)]
 )
 def test_keeps_the_environment_contract(scenario):
-    check_environment(SimpleNamespace(reset=RESET, step=STEP), simulator.make_params(scenario, 10.0, 50.0))
+    check_environment(SimpleNamespace(reset=RESET, step=STEP), simulator.make_params(scenario, Penalty(50.0, 10.0)))
 
 
 @pytest.mark.parametrize(
@@ -322,7 +323,7 @@ def test_a_wrong_action_shape_is_refused():
 
 
 def test_vmap_equals_a_loop():
-    params = simulator.make_params(small_scenario(noise=0.1, dynamics=DYNAMICS, constraint=80.0), 10.0, 100.0)
+    params = simulator.make_params(small_scenario(noise=0.1, dynamics=DYNAMICS, constraint=80.0), Penalty(100.0, 10.0))
     actions = jax.random.randint(jax.random.key(2), (6, 3), 0, 5)
     keys = lambda seed: jax.random.split(jax.random.key(seed), 6)  # noqa: E731
     _, states = jax.jit(jax.vmap(ENV.reset, (0, None)))(keys(0), params)

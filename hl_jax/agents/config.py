@@ -61,10 +61,9 @@ class HybridConfig:
     priority_exponent: float = option(0.6, "0 draws uniformly, 1 in proportion to the TD error", low=0.0, high=1.0)
     beta_start: float = option(0.4, "importance correction in the first epoch; rises to 1", low=0.0, high=1.0)
     cost_scale_ms: float = option(100.0, "costs are divided by this before a network sees them", low=1e-3)
-    penalty_slope: float = option(
-        1.4, "penalty per missing point of accuracy, in the pool's steepest trade of time for accuracy", low=0.0
+    penalty_factor: float = option(
+        2.0, "penalty of a broken constraint, in the least that never pays (hl_jax/penalty.py)", low=1.0
     )
-    penalty_cap_ms: float = option(1e9, "most ms of penalty", low=0.0)
 
     def __post_init__(self) -> None:
         check_options(self)

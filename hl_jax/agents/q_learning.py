@@ -36,10 +36,9 @@ class QLearningConfig:
     start_value_ms: float = option(0.0, "first value of an action never tried; below any cost: each is tried", low=-1e9)
     states: int = option(64, "rows of the table; further states share the last one", low=1)
     cost_scale_ms: float = option(100.0, "costs are divided by this in the table", low=1e-3)
-    penalty_slope: float = option(
-        1.4, "penalty per missing point of accuracy, in the pool's steepest trade of time for accuracy", low=0.0
+    penalty_factor: float = option(
+        2.0, "penalty of a broken constraint, in the least that never pays (hl_jax/penalty.py)", low=1.0
     )
-    penalty_cap_ms: float = option(1e9, "most ms of penalty", low=0.0)
 
     def __post_init__(self) -> None:
         check_options(self)
