@@ -78,13 +78,16 @@ def write_config(path: pathlib.Path, settings: Settings, env: str) -> None:
     write_atomically(path / "config.json", (json.dumps(content, indent=2) + "\n").encode())
 
 
+def regret_percent(seen: evaluation.Evaluation, oracle: Oracle) -> float:
+    """How far the worst of all decisions is over the optimum, penalty included: one bad state is a bad policy."""
+    optimum = np.array([one.art_ms for one in oracle.optima])
+    return 100.0 * (float(np.max(np.asarray(seen.cost_ms, np.float64) / optimum[:, None])) - 1.0)
+
+
 def entry(seed: int, epoch: int, report: Any, oracle: Oracle, compute_s: float) -> dict[str, Any]:
     """One epoch of one seed as plain data (a row of metrics.csv and more)."""
     totals, seen = report.totals, report.evaluation
     steps = max(float(totals.steps), 1.0)
-    optimum = np.array([one.art_ms for one in oracle.optima])
-    # The worst of all decisions counts, penalty included: one bad state is a bad policy.
-    regret = float(np.max(np.asarray(seen.cost_ms, np.float64) / optimum[:, None])) - 1.0
     return {
         "seed": seed,
         "epoch": epoch,
@@ -97,7 +100,7 @@ def entry(seed: int, epoch: int, report: Any, oracle: Oracle, compute_s: float) 
         "art_ms": float(np.mean(np.asarray(seen.art_ms)[:, -1])),
         "accuracy": float(np.mean(np.asarray(seen.accuracy)[:, -1])),
         "feasible": bool(np.all(np.asarray(seen.feasible))),
-        "regret_percent": 100.0 * regret,
+        "regret_percent": regret_percent(seen, oracle),
         "decision": np.asarray(seen.decisions)[0, -1].tolist(),
         "learning": {name: float(value) for name, value in report.learning.items()},
         "compute_s": compute_s,
