@@ -7,15 +7,23 @@ does so at every later evaluation.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from hl_jax.simulator import Chains, EnvParams, EnvState, Orchestration, cost_ms, observe
+from hl_jax.simulator import (
+    EnvParams,
+    EnvState,
+    Orchestration,
+    cost_ms,
+    mean_accuracy,
+    meets_constraint,
+    observe,
+    response_ms,
+    standing_still,
+)
 
 HORIZON = 3  # decisions in a row: what the first one puts on the nodes is what the next one sees
 TOLERANCE = 0.01  # relative excess over the oracle that still counts as optimal
@@ -33,51 +41,28 @@ class Evaluation:
     feasible: chex.Array  # [E, H] bool
 
 
-def standing_still(params: EnvParams) -> EnvParams:
-    """The same fleet without noise, its conditions frozen."""
-    chains = params.chains
-    still = Chains(
-        **{
-            name: jnp.zeros_like(getattr(chains, name))
-            for name in chains.__dataclass_fields__
-            if name != "node_cpu_max"
-        },
-        node_cpu_max=chains.node_cpu_max,
-    )
-    return dataclasses.replace(params, noise=jnp.float32(0.0), chains=still)
-
-
 def start_states(key: chex.PRNGKey, params: EnvParams, count: int) -> EnvState:
     """States of idle nodes to evaluate in, one unless conditions change. Leading axis E; the key is consumed."""
     keys = jax.random.split(key, count)
     return jax.vmap(lambda one: Orchestration().reset(one, params)[1])(keys)
 
 
-def evaluate(
-    decide: Callable[[chex.Array], chex.Array], params: EnvParams, starts: EnvState, key: chex.PRNGKey
-) -> Evaluation:
-    """Follows `decide` ([F] -> [N]) for `HORIZON` steps from each start; the key is consumed (nothing is drawn)."""
-    still = standing_still(params)
-    environment = Orchestration()
+def evaluate(decide: Callable[[chex.Array], chex.Array], params: EnvParams, starts: EnvState) -> Evaluation:
+    """Follows `decide` ([F] -> [N]) for `HORIZON` steps from each of `starts` (leading axis E)."""
 
-    def follow(start: EnvState) -> Evaluation:
-        def step(carry: tuple[chex.PRNGKey, EnvState], _: Any) -> tuple[tuple[chex.PRNGKey, EnvState], Evaluation]:
-            key, state = carry
-            key, step_key = jax.random.split(key)
-            action = decide(observe(state))
-            _, state, _, _, _, info = environment.step(step_key, state, action, still)
-            seen = Evaluation(
-                decisions=action,
-                art_ms=jnp.mean(info["mean_ms"]),
-                cost_ms=cost_ms(params, action, info["mean_ms"]),
-                accuracy=info["accuracy"],
-                feasible=info["feasible"],
-            )
-            return (key, state), seen
+    def step(state: EnvState, _: None) -> tuple[EnvState, Evaluation]:
+        action = decide(observe(state))
+        response = response_ms(params, state.conditions, action)
+        seen = Evaluation(
+            decisions=action,
+            art_ms=jnp.mean(response),
+            cost_ms=cost_ms(params, action, response),
+            accuracy=mean_accuracy(params, action),
+            feasible=meets_constraint(params, action),
+        )
+        return standing_still(params, state, action), seen
 
-        return jax.lax.scan(step, (key, start), None, length=HORIZON)[1]
-
-    return jax.lax.map(follow, starts)
+    return jax.vmap(lambda start: jax.lax.scan(step, start, None, length=HORIZON)[1])(starts)
 
 
 def first_lasting(steps: Sequence[int], good: Sequence[bool]) -> int | None:

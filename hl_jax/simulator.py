@@ -278,6 +278,17 @@ def stationary_conditions(key: chex.PRNGKey, params: EnvParams) -> Conditions:
     return jax.tree.map(lambda new, old: jnp.where(params.dynamic, new, old), drawn, start)
 
 
+def standing_still(params: EnvParams, state: EnvState, action: chex.Array) -> EnvState:
+    """The state after a joint action ([N]) if the conditions don't change: its load is on the nodes."""
+    compute = _local_compute_ms(params, state.conditions, action)
+    return EnvState(
+        conditions=state.conditions,
+        device_load=jnp.minimum(compute / params.monitor_period_ms, 1.0),
+        node_load=jnp.minimum(_tasks(params, action) * params.task_load, 1.0),
+        time=state.time + 1,
+    )
+
+
 class Orchestration:
     """The environment in gymnax 1.0's convention. Stateless: everything is in `EnvParams` and `EnvState`."""
 
@@ -307,13 +318,8 @@ class Orchestration:
         # The mean of the log-normal factor is 1, so that the noise-free time is the expected one.
         response = mean * jnp.exp(params.noise * draw - 0.5 * params.noise**2)
         cost = cost_ms(params, action, response)
-        compute = _local_compute_ms(params, state.conditions, action)
-        following = EnvState(
-            conditions=next_conditions(chain_key, params, state.conditions),
-            device_load=jnp.minimum(compute / params.monitor_period_ms, 1.0),
-            node_load=jnp.minimum(_tasks(params, action) * params.task_load, 1.0),
-            time=state.time + 1,
-        )
+        loaded = standing_still(params, state, action)
+        following = loaded.replace(conditions=next_conditions(chain_key, params, state.conditions))
         info = {
             "response_ms": response,
             "mean_ms": mean,

@@ -36,7 +36,7 @@ def init(agent: Agent, seed: chex.Array, params: EnvParams) -> Run:
 def epoch(agent: Agent, run: Run, plan: Any, params: EnvParams, starts: EnvState) -> tuple[Run, Report]:
     """One epoch in the simulator, then greedy decisions from `starts` (leading axis E)."""
     run, learning = agent.epoch(compiled_world(Orchestration(), params), run, plan)
-    seen = evaluation.evaluate(lambda obs: agent.decide(run.agent, obs), params, starts, jax.random.key(0))
+    seen = evaluation.evaluate(lambda obs: agent.decide(run.agent, obs), params, starts)
     report = Report(
         real_steps=run.agent.real_steps,
         model_steps=run.agent.model_steps,

@@ -64,7 +64,7 @@ def judge(folder: pathlib.Path) -> dict[str, Any]:
 
     def evaluate(state: Any) -> evaluation.Evaluation:
         decide = lambda obs: there.agent.decide(state, obs)  # noqa: E731
-        return evaluation.evaluate(decide, there.params, there.starts, jax.random.key(0))
+        return evaluation.evaluate(decide, there.params, there.starts)
 
     evaluate_all = jax.jit(jax.vmap(evaluate))
     seeds = []

@@ -119,9 +119,14 @@ def seed_summary(rows: list[dict[str, Any]], oracle: Oracle, labels: tuple[str, 
     def steps_to(tolerance: float) -> int | None:
         return evaluation.first_lasting(steps, [is_optimal(row, tolerance) for row in rows])
 
+    optimal = steps_to(evaluation.TOLERANCE)
+
+    def up_to_optimal(name: str) -> float | None:
+        return None if optimal is None else sum(row[name] for row in rows if row["real_steps"] <= optimal)
+
     return {
         "seed": last["seed"],
-        "steps_to_optimal": steps_to(evaluation.TOLERANCE),
+        "steps_to_optimal": optimal,
         "steps_to_exact": steps_to(evaluation.EXACT),
         "real_steps": last["real_steps"],
         "model_steps": last["model_steps"],
@@ -132,6 +137,8 @@ def seed_summary(rows: list[dict[str, Any]], oracle: Oracle, labels: tuple[str, 
         "decision": [labels[choice] for choice in last["decision"]],
         "experience_s": sum(row["elapsed_s"] for row in rows),
         "compute_s": sum(row["compute_s"] for row in rows),
+        "experience_to_optimal_s": up_to_optimal("elapsed_s"),
+        "compute_to_optimal_s": up_to_optimal("compute_s"),
     }
 
 

@@ -37,7 +37,7 @@ def init(components: int) -> Minima:
 def _slots(states: chex.Array) -> chex.Array:
     """Slot of each state, [B, F] -> [B]: odd multipliers mix the components, the high bits choose."""
     multipliers = (np.arange(1, states.shape[1] + 1, dtype=np.uint64) * 0x9E3779B1 | 1).astype(np.uint32)
-    mixed = jnp.sum(states.astype(jnp.uint32) * multipliers, axis=1, dtype=jnp.uint32)
+    mixed = jnp.sum(states.astype(jnp.uint32) * multipliers[None], axis=1, dtype=jnp.uint32)
     return (mixed >> (32 - SLOTS.bit_length() + 1)).astype(jnp.int32)
 
 
@@ -60,7 +60,7 @@ def look_up(
         first = jnp.argmin(known)
         state = states[first]
         value = minimum_of(state)
-        same = jnp.all(states == state, axis=1) & missing
+        same = jnp.all(states == state[None], axis=1) & missing
         slot = jnp.where(missing, slots[first], SLOTS)
         cache = Minima(
             states=cache.states.at[slot].set(state, mode="drop"),

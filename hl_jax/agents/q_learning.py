@@ -113,7 +113,7 @@ class QLearning:
 
     def _row(self, state: TableState, obs: chex.Array) -> chex.Array:
         """The row of a state: its own, a free one, or the last."""
-        known = jnp.all(state.seen == obs, axis=1) & (jnp.arange(state.seen.shape[0]) < state.rows)
+        known = jnp.all(state.seen == obs[None], axis=1) & (jnp.arange(state.seen.shape[0]) < state.rows)
         free = jnp.minimum(state.rows, state.seen.shape[0] - 1)
         return jnp.where(jnp.any(known), jnp.argmax(known), free)
 
