@@ -1,12 +1,14 @@
 """The penalty of a broken accuracy constraint: the paper (section II-B c) says "we penalize", the form is ours.
 
-`offset + slope * missing percentage points`, as small as is safe: a network learns a gentle cost better than a cliff.
+As small as is safe, because a network learns a gentle cost better than a cliff. Let g(x) be the least local time of an
+accuracy of x % (the lower convex hull of the pool's models). An infeasible joint action misses m points of the
+constraint T. Move its least accurate devices up along the hull until the constraint holds: since g is convex, that
+costs at most g(T) - g(T - m) on average, and the last move overshoots by at most one segment, its time over N. So some
+feasible joint action is slower by no more than
 
-Why it is enough: let an infeasible joint action miss m points of the constraint T. Some device's accuracy is below T;
-move it up along the pool's efficient models (the lower convex hull of local time over accuracy) and go on until the
-constraint holds. Every point gained costs at most the slope of the hull's segment that contains T, and the last move
-overshoots by at most one segment, that is by its time over N. So no feasible optimum is slower than the infeasible
-action by more than slope * m + step / N, and with a factor of 1 on both none is dearer than it.
+    g(T) - g(T - m) + longest segment / N,
+
+and with that as the penalty (times a factor of at least 1) giving up accuracy never pays.
 """
 
 from __future__ import annotations
@@ -14,19 +16,31 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
+import numpy as np
+
 from hl_jax.scenario import Scenario
 
 
 @dataclasses.dataclass(frozen=True)
 class Penalty:
-    """Added to the average response time where the constraint is broken."""
+    """Added to the average response time where the constraint is broken: linear between the given points."""
 
-    offset_ms: float = 0.0
-    slope_ms: float = 0.0  # per missing percentage point of mean accuracy
+    missing: tuple[float, ...] = (0.0,)  # percentage points, ascending from 0
+    ms: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
-        if not (self.offset_ms >= 0.0 and self.slope_ms >= 0.0):
-            raise ValueError(f"penalty: expected an offset and a slope of at least 0, found {self}")
+        ascending = all(low <= high for low, high in itertools.pairwise(self.missing))
+        if len(self.missing) != len(self.ms) or not self.missing or self.missing[0] != 0.0 or not ascending:
+            raise ValueError(f"penalty: expected points ascending from 0 and as many times, found {self}")
+
+    def at(self, missing: float) -> float:
+        """The penalty of `missing` percentage points, ms."""
+        return float(np.interp(missing, self.missing, self.ms))
+
+
+def straight_penalty(offset_ms: float, slope_ms: float) -> Penalty:
+    """A penalty of `offset_ms` and `slope_ms` more for each missing percentage point."""
+    return Penalty(missing=(0.0, 100.0), ms=(offset_ms, offset_ms + 100.0 * slope_ms))
 
 
 def efficient_models(scenario: Scenario) -> list[tuple[float, float]]:
@@ -45,18 +59,23 @@ def _turns_up(first: tuple[float, float], second: tuple[float, float], third: tu
 
 
 def sufficient_penalty(scenario: Scenario, factor: float = 1.0) -> Penalty:
-    """The penalty that the scenario's constraint needs, times `factor`.
+    """The penalty that the scenario's constraint needs, times `factor`, in as many points as the pool has models.
 
     The slowest device counts, under the heaviest load that the conditions may bring.
     """
     timing, slowest = scenario.timing, min(device.speed for device in scenario.devices)
     load = timing.busy_cpu_factor * timing.busy_memory_factor if scenario.dynamics else 1.0
-    segments = [
-        (high[1] - low[1], (high[1] - low[1]) / (high[0] - low[0]))
-        for low, high in itertools.pairwise(efficient_models(scenario))
-        if low[0] < scenario.constraint
-    ]
     scale = factor * load / slowest
-    step = max((rise for rise, _ in segments), default=0.0)
-    slope = max((slope for _, slope in segments), default=0.0)
-    return Penalty(offset_ms=scale * step / scenario.users, slope_ms=scale * slope)
+    accuracy, local_ms = np.array(efficient_models(scenario)).T
+    constraint = max(scenario.constraint, accuracy[0])
+    at_constraint = np.interp(constraint, accuracy, local_ms)
+    below = accuracy < constraint
+    # The segment that the constraint lies in counts whole: a device can't run half of a model.
+    reach = min(int(below.sum()) + 1, len(accuracy))
+    longest = max(np.diff(local_ms[:reach]), default=0.0)
+    missing = np.concatenate([[0.0], (constraint - accuracy[below])[::-1]])
+    ms = scale * (np.concatenate([[0.0], (at_constraint - local_ms[below])[::-1]]) + longest / scenario.users)
+    # Always the same number of points, so that a compiled program serves every constraint.
+    padding = (0, len(scenario.pool.names) - len(missing) + 1)
+    missing, ms = np.pad(missing, padding, "edge"), np.pad(ms, padding, "edge")
+    return Penalty(missing=tuple(missing.tolist()), ms=tuple(ms.tolist()))

@@ -62,8 +62,8 @@ class EnvParams:
     monitor_period_ms: chex.Array
     noise: chex.Array
     constraint: chex.Array  # %
-    penalty_offset: chex.Array  # ms
-    penalty_slope: chex.Array  # ms per missing percentage point
+    penalty_missing: chex.Array  # [P] missing percentage points, ascending from 0
+    penalty_ms: chex.Array  # [P] penalty there; linear between, constant beyond
     start: Conditions
     chains: Chains
     dynamic: chex.Array  # [] bool: start from random conditions
@@ -122,8 +122,8 @@ def make_params(scenario: Scenario, penalty: Penalty = NO_PENALTY) -> EnvParams:
         monitor_period_ms=jnp.float32(scenario.monitor_period_ms),
         noise=jnp.float32(scenario.noise),
         constraint=jnp.float32(scenario.constraint),
-        penalty_offset=jnp.float32(penalty.offset_ms),
-        penalty_slope=jnp.float32(penalty.slope_ms),
+        penalty_missing=jnp.array(penalty.missing, jnp.float32),
+        penalty_ms=jnp.array(penalty.ms, jnp.float32),
         start=Conditions(
             device_cpu=jnp.zeros(users, jnp.int32),
             device_memory=jnp.zeros(users, jnp.int32),
@@ -199,7 +199,7 @@ def meets_constraint(params: EnvParams, action: chex.Array) -> chex.Array:
 def cost_ms(params: EnvParams, action: chex.Array, response: chex.Array) -> chex.Array:
     """Cost of a joint action: average response time, plus the penalty where the constraint is broken."""
     missing = jnp.maximum(params.constraint - mean_accuracy(params, action), 0.0)
-    penalty = params.penalty_offset + params.penalty_slope * missing
+    penalty = jnp.interp(missing, params.penalty_missing, params.penalty_ms)
     return jnp.mean(response) + jnp.where(meets_constraint(params, action), 0.0, penalty)
 
 

@@ -113,6 +113,9 @@ class Simulation:
         groups = self.groups(resume)
         waiting = [(group.epoch, group.index) for group in groups if group.epoch < self.agent.epochs]
         heapq.heapify(waiting)
+        if waiting:
+            # Once, not by every thread; and before the clock runs, because compiling is no learning.
+            self._epoch = self._epoch.lower(groups[0].run, self.agent.plan(1), self.params, self.starts).compile()
         lock = threading.Lock()
         total = self.agent.epochs * len(groups)
 

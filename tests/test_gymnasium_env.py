@@ -14,7 +14,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common import env_checker as sb3_checker
 
 from hl_jax.gymnasium_env import OrchestrationGymEnv, decode_action, encode_action
-from hl_jax.penalty import Penalty
+from hl_jax.penalty import straight_penalty
 from launch.scenario_files import load_scenario
 from tests import numpy_simulator
 from tests.builders import CLOUD, D0, D1, D2, DYNAMICS, EDGE, SCENARIOS, small_scenario
@@ -69,7 +69,7 @@ def test_numbers_are_the_simulator_s():
 
 
 def test_the_penalty_is_in_the_reward():
-    env = OrchestrationGymEnv(small_scenario(2, constraint=80.0), Penalty(30.0, 10.0))
+    env = OrchestrationGymEnv(small_scenario(2, constraint=80.0), straight_penalty(30.0, 10.0))
     env.reset(seed=0)
     _, reward, _, _, info = env.step(np.array([D1, D2]))  # 75 %: 30 ms and 5 points at 10 ms
     assert reward == pytest.approx(-(150 + 30 + 50))

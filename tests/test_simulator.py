@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hl_jax import simulator
-from hl_jax.penalty import Penalty, sufficient_penalty
+from hl_jax.penalty import Penalty, straight_penalty, sufficient_penalty
 from hl_jax.scenario import CONTENTION_FORMS, LINKS, Device, ModelPool, Node, Scenario, Timing
 from launch.scenario_files import load_scenario
 from tests import numpy_simulator
@@ -126,7 +126,7 @@ def close_to_a_threshold(scenario: Scenario, background: Background, action: lis
 def test_agrees_with_the_second_simulator(drawn, offset, slope):
     scenario, background, action = drawn
     expected = numpy_simulator.response_ms(scenario, background, action)
-    params = simulator.make_params(scenario, Penalty(offset, slope))
+    params = simulator.make_params(scenario, straight_penalty(offset, slope))
     obs, _, reward, _, _, info = STEP(jax.random.key(0), state_of(background), jnp.array(action), params)
     np.testing.assert_allclose(info["mean_ms"], expected, rtol=2e-5)
     np.testing.assert_allclose(info["response_ms"], expected, rtol=2e-5)  # noise is 0
@@ -220,7 +220,7 @@ def test_speed_divides_the_local_time_only():
     ],
 )
 def test_penalty_by_hand(action, offset, slope, expected):
-    params = simulator.make_params(small_scenario(constraint=80.0), Penalty(offset, slope))
+    params = simulator.make_params(small_scenario(constraint=80.0), straight_penalty(offset, slope))
     assert float(COST(params, jnp.array(action), jnp.full(3, 200.0))) == pytest.approx(expected, rel=1e-5)
 
 
@@ -295,7 +295,9 @@ def test_observation_levels_bound_what_is_observed():
     "scenario", [small_scenario(1), small_scenario(3, noise=0.1, constraint=80.0, dynamics=DYNAMICS)]
 )
 def test_keeps_the_environment_contract(scenario):
-    check_environment(SimpleNamespace(reset=RESET, step=STEP), simulator.make_params(scenario, Penalty(50.0, 10.0)))
+    check_environment(
+        SimpleNamespace(reset=RESET, step=STEP), simulator.make_params(scenario, straight_penalty(50.0, 10.0))
+    )
 
 
 @pytest.mark.parametrize(
@@ -323,7 +325,9 @@ def test_a_wrong_action_shape_is_refused():
 
 
 def test_vmap_equals_a_loop():
-    params = simulator.make_params(small_scenario(noise=0.1, dynamics=DYNAMICS, constraint=80.0), Penalty(100.0, 10.0))
+    params = simulator.make_params(
+        small_scenario(noise=0.1, dynamics=DYNAMICS, constraint=80.0), straight_penalty(100.0, 10.0)
+    )
     actions = jax.random.randint(jax.random.key(2), (6, 3), 0, 5)
     keys = lambda seed: jax.random.split(jax.random.key(seed), 6)  # noqa: E731
     _, states = jax.jit(jax.vmap(ENV.reset, (0, None)))(keys(0), params)

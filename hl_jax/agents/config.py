@@ -58,7 +58,9 @@ class HybridConfig:
     direct_capacity: int = option(8192, "transitions D_direct holds", low=2, power_of_two=True)
     world_capacity: int = option(8192, "transitions D_world holds", low=2)
     plan_capacity: int = option(8192, "transitions D_plan holds", low=2, power_of_two=True)
-    priority_exponent: float = option(0.6, "0 draws uniformly, 1 in proportion to the TD error", low=0.0, high=1.0)
+    priority_exponent: float = option(
+        0.2, "0 draws uniformly, 1 in proportion to the TD error; much of which is noise here", low=0.0, high=1.0
+    )
     beta_start: float = option(0.4, "importance correction in the first epoch; rises to 1", low=0.0, high=1.0)
     cost_scale_ms: float = option(100.0, "costs are divided by this before a network sees them", low=1e-3)
     penalty_factor: float = option(
