@@ -36,7 +36,8 @@ def init(components: int) -> Minima:
 
 def _slots(states: chex.Array) -> chex.Array:
     """Slot of each state, [B, F] -> [B]: odd multipliers mix the components, the high bits choose."""
-    multipliers = (np.arange(1, states.shape[1] + 1, dtype=np.uint64) * 0x9E3779B1 | 1).astype(np.uint32)
+    # Multiples of one number would give all states of equal weighted sums one slot.
+    multipliers = np.random.default_rng(0).integers(2**32, size=states.shape[1], dtype=np.uint32) | np.uint32(1)
     mixed = jnp.sum(states.astype(jnp.uint32) * multipliers[None], axis=1, dtype=jnp.uint32)
     return (mixed >> (32 - SLOTS.bit_length() + 1)).astype(jnp.int32)
 

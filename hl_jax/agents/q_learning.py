@@ -144,13 +144,14 @@ class QLearning:
         block, place = action // self.length, action % self.length
         old = state.table[row, block, place]
         new = old + config.step_size * (cost_ms / config.cost_scale_ms + config.gamma * value - old)
-        changed = state.table[row, block].at[place].set(new)
+        # The block is read after it is written: reading it before makes the compiler copy the table at every step.
+        table = state.table.at[row, block, place].set(new)
         return state.replace(
             obs=following,
             seen=state.seen.at[new_row].set(following),
             rows=grown,
-            table=state.table.at[row, block, place].set(new),
-            least=state.least.at[row, block].set(jnp.min(changed)),
+            table=table,
+            least=state.least.at[row, block].set(jnp.min(table[row, block])),
             real_steps=state.real_steps + 1,
         )
 
