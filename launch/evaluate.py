@@ -58,7 +58,7 @@ def judge(folder: pathlib.Path) -> dict[str, Any]:
     """Evaluates every seed of a run as the flags ask."""
     trained = stored.read_settings(folder / "config.json")
     asked = _asked(trained)
-    groups = Simulation(trained, folder, units.owner(trained), 1).groups(resume=True)
+    groups = Simulation(trained, folder, units.owner(trained), 1).groups()
     there = Simulation(asked, folder, units.owner(trained), 1)
     labels = asked.scenario.choice_labels()
 

@@ -53,15 +53,23 @@ class Oracle:
         return float(np.mean([optimum.art_ms for optimum in self.optima]))
 
 
-def open_folder(path: pathlib.Path) -> None:
-    """Makes the folder of a new run.
+def check_new(path: pathlib.Path) -> None:
+    """Refuses a folder that holds something already.
 
     Raises:
-      InputError: if it can't be made or written, or holds something already.
+      InputError: if it does.
     """
     # What starts with a dot is a write that was cut off.
     if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
         raise InputError(f"--run_dir: expected a new or empty folder (or --resume), found content at {path}")
+
+
+def make_folder(path: pathlib.Path) -> None:
+    """Makes the folder of a new run.
+
+    Raises:
+      InputError: if it can't be made.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

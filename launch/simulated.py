@@ -62,8 +62,8 @@ class Simulation:
     def _path(self, index: int) -> pathlib.Path:
         return self.folder / "checkpoints" / f"group-{index:04d}.ckpt"
 
-    def groups(self, resume: bool) -> list[Group]:
-        """The groups, each at its last checkpoint when resuming.
+    def groups(self) -> list[Group]:
+        """The groups, each at its last checkpoint if it has one.
 
         Raises:
           InputError: if a checkpoint is damaged or belongs to other settings.
@@ -76,7 +76,7 @@ class Simulation:
             padded = own + tuple(range(own[-1] + 1, own[-1] + 1 + lanes - len(own)))
             run = self._init(jnp.array(padded, jnp.int32), self.params)
             group = Group(index=index, seeds=padded, run=run, epoch=0, history={seed: [] for seed in own})
-            if resume and self._path(index).exists():
+            if self._path(index).exists():
                 group.run, notes = checkpoints.load(self._path(index), group.run, self.owner)
                 group.epoch = notes["epoch"]
                 group.history = {int(seed): rows for seed, rows in notes["history"].items()}
@@ -105,12 +105,12 @@ class Simulation:
         regret = f"{row['regret_percent']:.1f} %" if row["feasible"] else "breaks the constraint"
         return f"steps {row['real_steps']}, ART {row['art_ms']:.1f} ms, regret {regret}"
 
-    def learn(self, resume: bool, threads: int) -> dict[int, list[dict[str, Any]]]:
+    def learn(self, threads: int) -> dict[int, list[dict[str, Any]]]:
         """Runs every seed to its end and returns their histories; on an interrupt, checkpoints first.
 
         Threads take the group that is least advanced, an epoch at a time, so that all cores stay busy to the end.
         """
-        groups = self.groups(resume)
+        groups = self.groups()
         waiting = [(group.epoch, group.index) for group in groups if group.epoch < self.agent.epochs]
         heapq.heapify(waiting)
         if waiting:

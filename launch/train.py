@@ -35,12 +35,12 @@ def main() -> int:
     else:
         chosen = settings()
         folder = _new_folder(chosen)
-        # Before anything slow; and even a finished run is only touched by --resume.
-        run_folder.open_folder(folder)
+        run_folder.check_new(folder)  # even a finished run is only touched by --resume
     use_compilation_cache()
+    simulation = units.open_unit(chosen, folder, FLAGS.checkpoint_epochs)
     print(f"run folder: {folder}", file=sys.stderr)
     try:
-        summary = units.run(chosen, folder, threads=FLAGS.threads, checkpoint_epochs=FLAGS.checkpoint_epochs)
+        summary = units.finish(simulation, FLAGS.threads)
     except KeyboardInterrupt:
         print(f"interrupted; go on with: python -m launch.train --resume --run_dir={folder}", file=sys.stderr)
         return 130

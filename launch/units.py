@@ -35,6 +35,38 @@ def finished(folder: pathlib.Path) -> dict[str, Any] | None:
         raise InputError(f"summary.json: expected JSON, found {error} in {folder}") from error
 
 
+def open_unit(chosen: Settings, folder: pathlib.Path, checkpoint_epochs: int = 10) -> Simulation:
+    """What learns in `folder`, which is made if it isn't there.
+
+    Raises:
+      InputError: if the folder can't be used or belongs to other settings, or the agent can't be made.
+    """
+    resume = (folder / "config.json").is_file()
+    if resume and owner(stored.read_settings(folder / "config.json")) != owner(chosen):
+        raise InputError(f"run folder: expected a run of the same settings, found another's in {folder}")
+    if not resume:
+        run_folder.check_new(folder)
+    simulation = Simulation(chosen, folder, owner(chosen), checkpoint_epochs)
+    if not resume:
+        run_folder.make_folder(folder)
+        run_folder.write_config(folder, chosen, ENV)
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    return simulation
+
+
+def finish(simulation: Simulation, threads: int = 0) -> dict[str, Any]:
+    """Learns to the end, from the last checkpoints if there are any, and writes the results. Returns the summary.
+
+    Raises:
+      KeyboardInterrupt: after checkpointing.
+    """
+    done = finished(simulation.folder)
+    if done is not None:
+        return done
+    histories = simulation.learn(threads or len(os.sched_getaffinity(0)))
+    return run_folder.write_results(simulation.folder, simulation.settings, ENV, histories, simulation.oracle)
+
+
 def run(chosen: Settings, folder: pathlib.Path, *, threads: int = 0, checkpoint_epochs: int = 10) -> dict[str, Any]:
     """Runs, or goes on with, the training that belongs in `folder`. Returns its summary.
 
@@ -48,16 +80,4 @@ def run(chosen: Settings, folder: pathlib.Path, *, threads: int = 0, checkpoint_
       InputError: if the folder can't be used, or belongs to other settings.
       KeyboardInterrupt: after checkpointing.
     """
-    resume = (folder / "config.json").is_file()
-    if resume and owner(stored.read_settings(folder / "config.json")) != owner(chosen):
-        raise InputError(f"run folder: expected a run of the same settings, found another's in {folder}")
-    done = finished(folder)
-    if done is not None:
-        return done
-    simulation = Simulation(chosen, folder, owner(chosen), checkpoint_epochs)
-    if not resume:
-        run_folder.open_folder(folder)
-        run_folder.write_config(folder, chosen, ENV)
-    (folder / "checkpoints").mkdir(exist_ok=True)
-    histories = simulation.learn(resume, threads or len(os.sched_getaffinity(0)))
-    return run_folder.write_results(folder, chosen, ENV, histories, simulation.oracle)
+    return finish(open_unit(chosen, folder, checkpoint_epochs), threads)

@@ -116,12 +116,9 @@ class Learner:
         """Lines 9 and 10: epsilon-greedy joint action (index)."""
         key, explore_key, action_key = jax.random.split(agent.key, 3)
         explore = jax.random.uniform(explore_key) < epsilon
-        actions = search.joint_actions(self.users, self.choices)
-        action = jax.lax.cond(
-            explore,
-            lambda: jax.random.randint(action_key, (), 0, actions),
-            lambda: self.greedy(agent.q_params, agent.obs),
-        )
+        # Drawn outside the branch: `vmap` turns the branches into a select, whose key would count as used twice.
+        drawn = jax.random.randint(action_key, (), 0, search.joint_actions(self.users, self.choices))
+        action = jax.lax.cond(explore, lambda: drawn, lambda: self.greedy(agent.q_params, agent.obs))
         return agent.replace(key=key), action
 
     def transition(
