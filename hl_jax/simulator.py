@@ -7,6 +7,8 @@ A step is one joint decision; episodes never end.
 
 from __future__ import annotations
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -319,7 +321,7 @@ class Orchestration:
         response = mean * jnp.exp(params.noise * draw - 0.5 * params.noise**2)
         cost = cost_ms(params, action, response)
         loaded = standing_still(params, state, action)
-        following = loaded.replace(conditions=next_conditions(chain_key, params, state.conditions))
+        following = dataclasses.replace(loaded, conditions=next_conditions(chain_key, params, state.conditions))
         info = {
             "response_ms": response,
             "mean_ms": mean,

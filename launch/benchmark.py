@@ -115,7 +115,7 @@ class StableBaselines:
                 "benchmark: expected requirements-peer.txt installed, found no stable_baselines3"
             ) from error
         env = gymnasium_env.OrchestrationGymEnv(scenario, flatten_actions=True)
-        scaled = gymnasium.wrappers.TransformReward(env, lambda reward: reward / config.cost_scale_ms)
+        scaled = gymnasium.wrappers.TransformReward(env, lambda reward: float(reward) / config.cost_scale_ms)
         self.version = stable_baselines3.__version__
         self._model = stable_baselines3.DQN(
             "MlpPolicy",
