@@ -99,7 +99,7 @@ def test_prioritized_frequencies_match_priorities(count):
 
 
 def test_importance_weights_by_hand():
-    """Of 8 transitions with total 16, n P(i) is half the priority, so (n P)^-1 = 2, 1, 1/2, … and the largest becomes 1."""
+    """Of 8 with total 16, n P(i) is half the priority, so (n P)^-1 = 2, 1, 1/2, … and the largest becomes 1."""
     buffer = filled(M, [1.0, 1.0, 2.0, 2.0, 4.0, 4.0, 1.0, 1.0])
     for beta, by_priority in [
         (0.0, {1: 1.0, 2: 1.0, 4: 1.0}),
