@@ -1,0 +1,216 @@
+"""The report of a reproduction: report.json from the run folders, then report.md, report.html and pictures from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from launch import agents, report_collect, report_document, report_figures, report_html, report_markdown, report_plan
+from launch.checkpoints import write_atomically
+from launch.errors import InputError
+from launch.report_plan import Unit, constraint_text
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy", "scipy", "gymnasium", "stable-baselines3", "torch")
+
+
+def commit() -> str | None:
+    """The repository's commit, with `+` where tracked files differ from it; None outside a repository."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(report_plan.ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        # A surrounding repository, of which this folder isn't the root, is another project's.
+        if pathlib.Path(git("rev-parse", "--show-toplevel")).resolve() != report_plan.ROOT.resolve():
+            return None
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def machine() -> dict[str, Any]:
+    """What computed: system, processor, cores that this process may use."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that results depend on, where installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def read_log(folder: pathlib.Path) -> dict[str, Any]:
+    """What earlier calls noted about each unit's making (see `launch.reproduce`)."""
+    path = folder / "log.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {"units": {}, "peak_memory_gib": 0.0}
+    except (OSError, ValueError) as error:
+        raise InputError(f"log.json: expected a reproduction's log, found {error} in {folder}") from error
+
+
+def shortfalls(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where our numbers fall short of the paper's or of the optimum, from the numbers alone."""
+    found: list[dict[str, Any]] = []
+
+    def add(kind: str, text: str) -> None:
+        found.append({"kind": kind, "text": text})
+
+    for row in report["table5"]["rows"]:
+        place, ours = f"Table V, {row['experiment']}/{constraint_text(row['constraint'])}", row["ours"]
+        if not ours:
+            continue
+        if ours["differing"]:
+            which = f"seed {', '.join(map(str, ours['differing']))}"
+            add("decision", f"{place}: {len(ours['differing'])} of {ours['seeds']} seeds decide worse ({which}).")
+        error = 100.0 * (ours["art_ratio"] - 1.0)
+        if abs(ours["art_ratio"] - 1.0) > report_collect.ART_TOLERANCE:
+            printed = row["paper"]["art_ms"]
+            doubt = " (a row that contradicts itself)" if row["contradiction"] else ""
+            add("art", f"{place}: ART is {ours['art_ms']:.2f} ms, {error:+.1f} % off the printed {printed:.2f}{doubt}.")
+    for row in report["table6"]["rows"]:
+        place = f"Table VI, {row['users']} users, {constraint_text(row['constraint'])}"
+        for agent, cell in row["agents"].items():
+            if cell["failed"]:
+                which = f"seed {', '.join(map(str, cell['failed']))}"
+                failed = f"{len(cell['failed'])} of {cell['seeds']} seeds"
+                add(
+                    "never",
+                    f"{place}: {failed} of {agent} never got there in {cell['budget_steps']:,} steps ({which}).",
+                )
+        hybrid = row["agents"].get("hybrid")
+        if hybrid and hybrid["ratio"] is not None and hybrid["ratio"] > 1.0:
+            steps = f"a median of {hybrid['median']:,.0f} steps"
+            add("steps", f"{place}: hybrid needs {steps}, over the paper's {hybrid['paper']:,}.")
+        for agent, name in (("dqn", "AdaDeep"), ("q_learning", "AutoScale")):
+            base, gain = row["agents"].get(agent), row["over_hybrid"][agent]
+            if base and base["ratio"] is not None and base["ratio"] > 1.0:
+                worse = f"{base['median']:,.0f} steps, more than {name}'s {base['paper']:,} in the paper"
+                add("baseline", f"{place}: our {agent} needs {worse}, which flatters hybrid.")
+            if gain and gain["ours"] is not None and gain["ours"] < gain["paper"]:
+                ratio = f"{agent} needs {gain['ours']:.1f} times hybrid's steps"
+                add("speed-up", f"{place}: {ratio}; in the paper {name} needs {gain['paper']:.1f} times.")
+    return found
+
+
+def build(
+    plan: Sequence[Unit], folder: pathlib.Path, *, command: str, quick: bool, tables: Sequence[str]
+) -> dict[str, Any]:
+    """report.json's content."""
+    results = report_collect.read_results(plan, folder / "units")
+    log = read_log(folder)
+    made = [log["units"].get(unit.folder, {}) for unit in plan]
+    cells = {table: {unit for unit in plan if table in unit.tables} for table in report_plan.TABLES}
+    report: dict[str, Any] = {
+        "about": "hl_jax: the paper's tables, ours beside the printed",
+        "quick": quick,
+        "tables": list(tables),
+        "units": [
+            {
+                "experiment": unit.experiment,
+                "users": unit.users,
+                "constraint": unit.constraint,
+                "agent": unit.agent,
+                "seeds": len(unit.settings.seeds),
+                "tables": list(unit.tables),
+                "folder": f"units/{unit.folder}",
+                "finished": (unit.experiment, unit.users, unit.constraint, unit.agent) in results,
+            }
+            for unit in plan
+        ],
+        "run": {
+            "command": command,
+            "commits": sorted({one["commit"] for one in made if one.get("commit")}),
+            "versions": versions(),
+            "machine": machine(),
+            "wall_s": sum(one.get("wall_s", 0.0) for one in made),
+            "peak_memory_gib": log["peak_memory_gib"],
+        },
+        "given": _given(plan, results),
+        "defaults": {name: dataclasses.asdict(spec.defaults) for name, spec in agents.AGENTS.items()},
+        "table5": report_collect.table5(results, {(unit.experiment, unit.constraint) for unit in cells["5"]}),
+        "table6": report_collect.table6(results, {(unit.users, unit.constraint) for unit in cells["6"]}),
+        "table7": report_collect.table7(results, {(unit.users, unit.constraint) for unit in cells["7"]}),
+        "figure3": report_collect.figure3(results, plan, folder / "units"),
+        "peer": report_collect.peers(results, plan),
+        "contradictions": [
+            {"row": f"{row['experiment']}/{row['constraint']}", "text": row["contradiction"]}
+            for row in report_collect.paper_table(5)["rows"]
+            if "contradiction" in row
+        ],
+    }
+    report["shortfalls"] = shortfalls(report)
+    return report
+
+
+def _given(plan: Sequence[Unit], results: report_collect.Results) -> list[dict[str, Any]]:
+    """What each agent was given at each number of users."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for unit in plan:
+        summary = results.get((unit.experiment, unit.users, unit.constraint, unit.agent))
+        entry = found.setdefault(
+            (unit.agent, unit.users),
+            {
+                "agent": unit.agent,
+                "users": unit.users,
+                "seeds": len(unit.settings.seeds),
+                "changes": unit.budget.changes,
+                "why": unit.budget.why,
+                "evaluations": unit.settings.config.epochs,
+                "most_steps": 0,
+            },
+        )
+        if summary:
+            entry["most_steps"] = max(entry["most_steps"], *(seed["real_steps"] for seed in summary["seeds"]))
+    return list(found.values())
+
+
+def write(report: dict[str, Any], folder: pathlib.Path) -> None:
+    """report.json, report.md, report.html and the pictures that the Markdown shows.
+
+    Raises:
+      InputError: if they can't be written.
+    """
+    pictures = report_figures.draw(report)
+    write_atomically(folder / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    for name, picture in pictures.items():
+        write_atomically(folder / f"{name}.png", picture.light)
+    write_atomically(folder / "report.md", report_markdown.render(report, pictures).encode())
+    write_atomically(folder / "report.html", report_html.render(report, pictures).encode())
+
+
+def summary_lines(report: dict[str, Any]) -> list[str]:
+    """The report in a few lines, for a terminal."""
+    lines = [f"note: {warning}" for warning in report_document.warnings(report)]
+    lines += [f"{tile.value:>10}  {tile.label}" for tile in report_document.tiles(report)]
+    return [*lines, f"{len(report['shortfalls']):>10}  places where we fall short, listed in the report"]

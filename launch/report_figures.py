@@ -1,0 +1,186 @@
+"""The report's pictures, from its numbers alone: steps to optimal at a glance, and training curves as Figure 3's.
+
+Each is drawn twice, for light and for dark pages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from matplotlib import ticker
+from matplotlib.lines import Line2D
+
+from launch.plots import plt, png
+from launch.report_plan import constraint_text
+
+
+@dataclasses.dataclass(frozen=True)
+class Theme:
+    """Colours of a page."""
+
+    page: str
+    ink: str
+    grid: str
+    agents: dict[str, str]
+    constraints: dict[str, str]  # from loose to strict, as one ramp
+
+
+LIGHT = Theme(
+    page="#ffffff",
+    ink="#24292f",
+    grid="#d0d7de",
+    agents={"hybrid": "#1f5f8b", "dqn": "#c2661c", "q_learning": "#6b7280"},
+    constraints={"Min": "#7cc36c", "80": "#3fa37f", "85": "#2a7f8e", "89": "#38598c", "Max": "#46216a"},
+)
+DARK = Theme(
+    page="#161b22",
+    ink="#d5dbe1",
+    grid="#333b45",
+    agents={"hybrid": "#62b0e8", "dqn": "#f0a062", "q_learning": "#a3acb8"},
+    constraints={"Min": "#f3e55c", "80": "#8fd744", "85": "#37b878", "89": "#3fa9c9", "Max": "#b48be8"},
+)
+AGENTS = ("hybrid", "dqn", "q_learning")
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A figure as PNG for light and for dark pages."""
+
+    light: bytes
+    dark: bytes
+    title: str
+    caption: str
+    width: int  # most pixels that it is shown in
+
+
+def _counts(value: float, _: Any = None) -> str:
+    """1,500 as 1.5k, 2,000,000 as 2M."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def _axes(theme: Theme, width: float, height: float) -> tuple[Any, Any]:
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    figure.set_facecolor(theme.page)
+    axes.set_facecolor(theme.page)
+    axes.tick_params(colors=theme.ink, which="both", labelsize=9, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(theme.grid)
+    axes.grid(color=theme.grid, lw=0.6, alpha=0.8)
+    axes.set_axisbelow(True)
+    axes.xaxis.label.set_color(theme.ink)
+    axes.yaxis.label.set_color(theme.ink)
+    return figure, axes
+
+
+def _legend(axes: Any, theme: Theme, handles: list[Any], **where: Any) -> None:
+    axes.legend(handles=handles, frameon=False, fontsize=8, labelcolor=theme.ink, handlelength=1.9, **where)
+
+
+def _steps(report: dict[str, Any], theme: Theme) -> bytes:
+    """Each row of Table VI: ours as a dot with its interval, the paper's as a diamond."""
+    rows = report["table6"]["rows"]
+    figure, axes = _axes(theme, 5.4, 1.5 + 0.42 * len(rows))
+    edge = 1.0
+    for index, row in enumerate(rows):
+        for offset, agent in enumerate(AGENTS):
+            color, y = theme.agents[agent], index + 0.22 * (offset - 1)
+            axes.plot(row["paper"][agent], y, "D", mfc="none", mec=color, ms=5, mew=1.1)
+            edge = max(edge, row["paper"][agent])
+            cell = row["agents"].get(agent)
+            if cell is None:
+                continue
+            if cell["median"] is None:
+                # Nothing but that it is more than the budget is known.
+                axes.plot(cell["budget_steps"], y, ">", color=color, ms=6)
+                edge = max(edge, cell["budget_steps"])
+                continue
+            low, high = cell["median_interval"]
+            end = cell["budget_steps"] if high is None else high
+            axes.plot([low, end], [y, y], color=color, lw=2, alpha=0.55, solid_capstyle="butt")
+            axes.plot(cell["median"], y, "o", color=color, ms=6)
+            edge = max(edge, end)
+    axes.set_xscale("log")
+    axes.set_xlim(right=edge * 1.6)
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(_counts))
+    axes.set_yticks(range(len(rows)), [f"{row['users']} users, {constraint_text(row['constraint'])}" for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    for index in range(1, len(rows)):
+        same = rows[index]["users"] == rows[index - 1]["users"]
+        axes.axhline(index - 0.5, color=theme.grid, lw=0.4 if same else 1.4)
+    axes.set_xlabel("real steps until the decision is and stays optimal (log)", fontsize=9)
+    names = {"hybrid": "hybrid (paper: ours)", "dqn": "dqn (AdaDeep)", "q_learning": "q_learning (AutoScale)"}
+    handles = [Line2D([], [], color=theme.agents[agent], marker="o", lw=2, label=names[agent]) for agent in AGENTS]
+    handles.append(Line2D([], [], mfc="none", mec=theme.ink, marker="D", ms=5, lw=0, label="printed"))
+    _legend(axes, theme, handles, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, columnspacing=1.5)
+    return png(figure)
+
+
+def _panel(panel: dict[str, Any], theme: Theme) -> bytes:
+    """Training curves of one number of users."""
+    figure, axes = _axes(theme, 4.8, 3.7)
+    styles = {"hybrid": "-", "dqn": (0, (2.5, 1.5))}
+    for curve in panel["curves"]:
+        color = theme.constraints[curve["constraint"]]
+        axes.plot(
+            curve["steps"], curve["median"], color=color, ls=styles[curve["agent"]], lw=1.7, drawstyle="steps-post"
+        )
+        if curve["agent"] == "hybrid":
+            axes.fill_between(curve["steps"], curve["low"], curve["high"], color=color, alpha=0.16, lw=0, step="post")
+        reached = curve["steps_to_optimal"]
+        if reached is not None:
+            mark = {"mfc": color if curve["agent"] == "hybrid" else theme.page, "mec": color}
+            axes.plot(reached, curve["optimum_ms"], "o", ms=6, zorder=5, **mark)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(_counts))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(_counts))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(ticker.FuncFormatter(lambda value, _: _counts(value) if _marked(value) else ""))
+    axes.set_ylim(top=axes.get_ylim()[1] * 2.2)  # room for the legend
+    axes.set_xlabel("real steps (log)", fontsize=9)
+    axes.set_ylabel("cost of the greedy decision (ms, log)", fontsize=9)
+    title = f"{panel['users']} user{'s' if panel['users'] > 1 else ''}"
+    axes.set_title(title, fontsize=10, color=theme.ink, loc="left", fontweight="bold")
+    used = [limit for limit in theme.constraints if any(curve["constraint"] == limit for curve in panel["curves"])]
+    handles = [Line2D([], [], color=theme.constraints[limit], lw=3, label=constraint_text(limit)) for limit in used]
+    for agent in ("hybrid", "dqn"):
+        if any(curve["agent"] == agent for curve in panel["curves"]):
+            handles.append(Line2D([], [], color=theme.ink, ls=styles[agent], lw=1.6, label=agent))
+    _legend(axes, theme, handles, loc="upper right", ncols=2, columnspacing=1.0)
+    return png(figure)
+
+
+def _marked(value: float) -> bool:
+    """Whether a logarithmic axis names this minor tick: 2 and 5 of each decade."""
+    digit = float(f"{value:e}".split("e")[0])
+    return round(digit) in (2, 5)
+
+
+def draw(report: dict[str, Any]) -> dict[str, Picture]:
+    """All pictures by name."""
+    found = {}
+    if report["table6"]["rows"]:
+        found["steps"] = Picture(
+            _steps(report, LIGHT),
+            _steps(report, DARK),
+            "Steps to optimal, ours and printed",
+            "Dots are our medians over seeds with their 95 % intervals, diamonds the paper's Table VI. "
+            "A triangle is an agent of which most seeds never got there: more than its budget.",
+            640,
+        )
+    for panel in report["figure3"]["panels"]:
+        found[f"figure3-{panel['users']}-users"] = Picture(
+            _panel(panel, LIGHT),
+            _panel(panel, DARK),
+            f"Training curves, {panel['users']} users",
+            "Noise-free cost of the greedy decision, penalty included: median of the seeds (for hybrid with the middle "
+            "half); a dot is where the median seed has reached the optimum for good (filled hybrid, hollow dqn).",
+            520,
+        )
+    return found

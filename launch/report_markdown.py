@@ -1,0 +1,52 @@
+"""report.md: the report's blocks as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from launch import report_blocks as blocks
+from launch import report_document as document
+from launch.report_figures import Picture
+
+
+def _text(cell: blocks.Cell) -> str:
+    text = cell.text.replace("|", "\\|").replace("*", "\\*")
+    return f"*{text}*" if cell.kind == blocks.PAPER else text
+
+
+def _table(table: blocks.Table) -> list[str]:
+    columns = list(table.columns)
+    if table.groups:
+        # Markdown has one line of headings, so that a column carries its group's name.
+        groups = [name for name, width in table.groups for _ in range(width)]
+        columns = [f"{group}: {column}" if group else column for group, column in zip(groups, columns, strict=True)]
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(_text(cell) for cell in row) + " |" for row in table.rows]
+    return [*lines, ""]
+
+
+def _block(block: blocks.Block, pictures: Mapping[str, Picture]) -> list[str]:
+    if isinstance(block, blocks.Heading):
+        return [f"## {block.text}", ""]
+    if isinstance(block, blocks.Paragraph):
+        return [block.text, ""]
+    if isinstance(block, blocks.Bullets):
+        return [*(f"- {item}" for item in block.items), ""]
+    if isinstance(block, blocks.Table):
+        return _table(block)
+    shown = [name for name in block.names if name in pictures]
+    captions = {pictures[name].caption: None for name in shown}
+    return [*(f"![{pictures[name].title}]({name}.png)" for name in shown), "", *captions, ""]
+
+
+def render(report: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
+    """The report; its pictures are files beside it."""
+    lines = [f"# {document.title(report)}", ""]
+    for warning in document.warnings(report):
+        lines += [f"**{warning}**", ""]
+    lines += [f"- **{tile.value}** {tile.label}" for tile in document.tiles(report)]
+    lines += ["", "*Italic* numbers are the paper's, as printed.", ""]
+    for block in document.blocks(report):
+        lines += _block(block, pictures)
+    return "\n".join(lines)
