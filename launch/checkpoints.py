@@ -6,12 +6,14 @@ its checksum and what it belongs to. A write goes to a temporary file that repla
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import pathlib
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -22,17 +24,17 @@ from launch.errors import InputError
 MAGIC = "hl_jax checkpoint 1"
 
 
-def write_atomically(path: pathlib.Path, content: bytes) -> None:
-    """Replaces `path` by `content`, or leaves it as it was.
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a temporary file's path; what was written there replaces `path` at the end, or `path` stays as it was.
 
     Raises:
       InputError: if the disk is full or the folder can't be written.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
@@ -40,6 +42,16 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
         raise InputError(
             f"run folder: expected to write {path}, found: {error.strerror}; earlier files are kept"
         ) from error
+
+
+def write_atomically(path: pathlib.Path, content: bytes) -> None:
+    """Replaces `path` by `content`, or leaves it as it was.
+
+    Raises:
+      InputError: if the disk is full or the folder can't be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _named_leaves(tree: Any) -> dict[str, np.ndarray]:

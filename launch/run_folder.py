@@ -16,12 +16,14 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 
 from hl_jax import evaluation, statistics
 from hl_jax.oracle import Optimum
 from launch import plots
-from launch.checkpoints import write_atomically
+from launch.checkpoints import replacing, write_atomically
 from launch.errors import InputError
 from launch.flags import Settings
 
@@ -194,18 +196,27 @@ def write_results(
 
 
 def _write_events(path: pathlib.Path, settings: Settings, histories: dict[int, list[dict[str, Any]]]) -> None:
-    """TensorBoard events, one run a seed, against real steps."""
+    """TensorBoard events, one run a seed, against real steps; their clock is the experience time, from 0.
+
+    Record by record: tensorboardX's own writer has a thread that a full disk ends, and then waits for it for ever.
+    """
     for seed in settings.seeds:
-        folder = path / "events" / f"seed-{seed}"
-        for old in folder.glob("events.*"):
-            old.unlink()
-        with SummaryWriter(str(folder)) as writer:
-            for row in histories[seed]:
-                step = row["real_steps"]
-                for name in METRICS[4:]:
-                    writer.add_scalar(f"run/{name}", float(row[name]), step)
-                for name, value in row["learning"].items():
-                    writer.add_scalar(f"learning/{name}", value, step)
+        file = path / "events" / f"seed-{seed}" / "events.out.tfevents.0"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as temporary:
+            writer = RecordWriter(str(temporary))
+            try:
+                writer.write(Event(file_version="brain.Event:2").SerializeToString())
+                clock_s = 0.0
+                for row in histories[seed]:
+                    clock_s += row["elapsed_s"]
+                    scalars = {f"run/{name}": float(row[name]) for name in METRICS[4:]}
+                    scalars |= {f"learning/{name}": value for name, value in row["learning"].items()}
+                    values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+                    event = Event(wall_time=clock_s, step=row["real_steps"], summary=Summary(value=values))
+                    writer.write(event.SerializeToString())
+            finally:
+                writer.close()
 
 
 def decisions_table(summary: dict[str, Any], settings: Settings, oracle: Oracle) -> str:

@@ -56,5 +56,7 @@ def read_settings(path: pathlib.Path) -> Settings:
             seeds=tuple(values["seeds"]),
             lanes=values["lanes"],
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
+        raise InputError(f"config.json: expected a run's settings, found {error} in {path}") from error
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"config.json: expected a run's settings, found {error!r} in {path}") from error
