@@ -2,6 +2,9 @@
 #   make train    install what a user needs, then learn experiment C (more flags: make train ARGS="--users=3")
 #   make test     install what a developer needs, then lint, type checks and tests
 #   make lint     ruff and mypy alone
+#   make models   install what a local testbed needs, then build the MobileNets into models/
+#   make certs    the same, then certificates for an inventory's nodes (ARGS="--inventory=machines.toml")
+#   make messages generate edge_cloud/messages_pb2.py from edge_cloud/messages.proto
 #   make clean    remove the environment and every cache (runs/ stays)
 
 PYTHON ?= python3.11
@@ -13,9 +16,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # A stamp is as new as the requirements that were installed, so that an unchanged file installs nothing.
 CREATED := $(VENV)/.created
 USER_STAMP := $(VENV)/.installed-user
+TESTBED_STAMP := $(VENV)/.installed-testbed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: train test lint clean
+.PHONY: train test lint models certs messages clean
 .DELETE_ON_ERROR:
 
 train: $(USER_STAMP)
@@ -28,6 +32,15 @@ lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+models: $(TESTBED_STAMP)
+	$(BIN)/python -m launch.models $(ARGS)
+
+certs: $(TESTBED_STAMP)
+	$(BIN)/python -m launch.certs $(ARGS)
+
+messages: $(TESTBED_STAMP)
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. edge_cloud/messages.proto
 
 clean:
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -44,7 +57,16 @@ $(USER_STAMP): requirements.txt $(CREATED)
 	@$(PIP) -r requirements.txt
 	@touch $@
 
-$(DEV_STAMP): requirements-dev.txt requirements-peer.txt requirements.txt $(CREATED)
+TESTBED_FILES := requirements-testbed.txt requirements-node.txt requirements-converter.txt requirements.txt
+
+$(TESTBED_STAMP): $(TESTBED_FILES) $(CREATED)
+	@echo "Installing requirements-testbed.txt into $(VENV) …"
+	@$(PIP) -r requirements-testbed.txt
+	@$(PIP) --no-deps -r requirements-converter.txt
+	@touch $(USER_STAMP) $@
+
+$(DEV_STAMP): requirements-dev.txt requirements-peer.txt $(TESTBED_FILES) $(CREATED)
 	@echo "Installing requirements-dev.txt into $(VENV) (PyTorch included) …"
 	@$(PIP) -r requirements-dev.txt
-	@touch $(USER_STAMP) $@
+	@$(PIP) --no-deps -r requirements-converter.txt
+	@touch $(USER_STAMP) $(TESTBED_STAMP) $@

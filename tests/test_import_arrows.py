@@ -110,6 +110,9 @@ def test_data_holds_no_code():
 def test_checkers_look_at_real_files():
     assert (ROOT / "hl_jax" / "simulator.py").exists()
     assert "hl_jax.scenario" in imported_modules((ROOT / "hl_jax" / "simulator.py").read_text(), "hl_jax")
+    assert "edge_cloud.slots" in imported_modules((ROOT / "edge_cloud" / "node.py").read_text(), "edge_cloud")
+    adapter = imported_modules((ROOT / ADAPTER).read_text(), "launch")
+    assert {"hl_jax", "edge_cloud"} <= {module.split(".")[0] for module in adapter}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,174 @@
+"""The operator's side: drives a running fleet from outside, as the adapter and the tests do.
+
+One step: the joint decision is planned at the cloud, then every device is asked for one inference at once. Whatever
+happens to a node, a step ends by its deadline; a request without a result is lost, and its reason is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import pathlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+
+from edge_cloud import messages_pb2 as pb
+from edge_cloud.inventory import Inventory
+from edge_cloud.node import OPERATOR
+from edge_cloud.rpc import CallError, Identity, Peer
+
+ORDER_TIMEOUT_S = 2.0
+PLAN_S = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """One device's request in one step; times in ms. A lost request has its step's deadline as response time."""
+
+    device: str
+    lost: str  # why; empty if it has a result
+    response_ms: float
+    decide_ms: float = 0.0
+    queue_ms: float = 0.0
+    compute_ms: float = 0.0
+
+
+class Fleet:
+    """A running fleet. Use as a context.
+
+    Args:
+      inventory: the fleet.
+      timeout_s: how long an order may take.
+
+    Raises:
+      ValueError: if there is no operator's certificate.
+    """
+
+    def __init__(self, inventory: Inventory, timeout_s: float = ORDER_TIMEOUT_S) -> None:
+        self.inventory, self._timeout_s = inventory, timeout_s
+        identity = Identity.read(pathlib.Path(inventory.certificates), OPERATOR)
+        self._peers = {node.name: Peer(node.name, node.address, identity) for node in inventory.nodes}
+        if inventory.emulation and inventory.emulation.control:
+            self._peers["links"] = Peer("links", inventory.emulation.control, identity)
+        # Steps of an earlier operator must not be mistaken for ours: numbers start at the time.
+        self._steps: Iterator[int] = itertools.count(time.time_ns() // 1000)
+
+    def step(
+        self, choices: Sequence[int], deadline_s: float, images: Sequence[np.ndarray] | None = None
+    ) -> list[Outcome]:
+        """One joint decision [N], carried out on each device's own image or on given ones ([224, 224, 3] uint8).
+
+        Returns within `deadline_s`, with an outcome per device.
+        """
+        ends = time.monotonic() + deadline_s
+        devices, step = self.inventory.devices, next(self._steps)
+        plan = pb.Plan(step=step, choices=choices)
+        planning = self._peers[self.inventory.cloud.name].start("SetPlan", plan, deadline_s)
+        with contextlib.suppress(grpc.RpcError, grpc.FutureTimeoutError):
+            # First, so that it takes no time from the requests. If the cloud is lost, they will find out.
+            planning.result(min(PLAN_S, deadline_s / 4.0))
+        contents = [image.tobytes() for image in images] if images is not None else [b""] * len(devices)
+        calls = [
+            self._peers[device.name].start("Infer", pb.InferRequest(step=step, image=content), ends - time.monotonic())
+            for device, content in zip(devices, contents, strict=True)
+        ]
+        outcomes = []
+        for device, choice, call in zip(devices, choices, calls, strict=True):
+            outcomes.append(self._outcome(device.name, step, choice, call, 1000.0 * deadline_s))
+        planning.cancel()  # it has long been answered, unless the cloud is lost
+        return outcomes
+
+    def _outcome(self, device: str, step: int, choice: int, call: Any, deadline_ms: float) -> Outcome:
+        try:
+            report = self._peers[device].answer("Infer", call).report
+        except CallError as error:
+            return Outcome(device, str(error), deadline_ms)
+        lost = "" if report.outcome == "ok" else report.outcome or "no outcome"
+        if not lost and (report.step, report.choice, report.device) != (step, choice, device):
+            found = f"step {report.step}, choice {report.choice} of {report.device[:40]!r}"
+            lost = f"Infer at {device}: expected step {step}, choice {choice}, found {found}"
+        times = (report.response_ms, report.decide_ms, report.queue_ms, report.compute_ms)
+        if not lost and not (all(np.isfinite(value) and value >= 0.0 for value in times) and report.response_ms > 0.0):
+            lost = f"Infer at {device}: expected finite times, found {times}"
+        return Outcome(device, lost, deadline_ms if lost else min(times[0], deadline_ms), *times[1:])
+
+    def state(self, timeout_s: float | None = None) -> pb.FleetState:
+        """The fleet's state as the cloud knows it.
+
+        Raises:
+          CallError: if the cloud doesn't answer.
+        """
+        state: pb.FleetState = self._order(self.inventory.cloud.name, "GetState", pb.StateRequest(), timeout_s)
+        return state
+
+    def set_background(self, node: str, cpu: float, memory_mb: float = 0.0) -> None:
+        """Puts a background load on a node.
+
+        Raises:
+          CallError: if the node doesn't take the order.
+        """
+        self._order(node, "SetBackground", pb.Background(cpu=cpu, memory_mb=memory_mb))
+
+    def set_fault(self, node: str, kind: str, delay_ms: float = 0.0) -> None:
+        """Makes a node misbehave (`late`, `garbage`) or behave again ("").
+
+        Raises:
+          CallError: if the node doesn't take the order.
+        """
+        self._order(node, "SetFault", pb.Fault(kind=kind, delay_ms=delay_ms))
+
+    def set_link(self, node: str, up_ms: float = 0.0, down_ms: float = 0.0, cut: bool = False) -> None:
+        """Delays or cuts the link above a node.
+
+        Raises:
+          CallError: if the links' process doesn't take the order.
+        """
+        self._order("links", "SetLink", pb.LinkSetting(link=node, up_ms=up_ms, down_ms=down_ms, cut=cut))
+
+    def serving(self, timeout_s: float = 1.0) -> Mapping[str, bool]:
+        """Whether each node says that it serves."""
+        return {name: peer.is_serving(timeout_s) for name, peer in self._peers.items()}
+
+    def wait_until_known(self, timeout_s: float) -> None:
+        """Waits until the cloud has heard of every node lately.
+
+        Raises:
+          TimeoutError: names the nodes that it hasn't heard of.
+        """
+        ends = time.monotonic() + timeout_s
+        names = [*(device.name for device in self.inventory.devices), self.inventory.edge.name]
+        fresh_ms = 3.0 * self.inventory.monitor_period_ms
+        missing, state = names, None
+        while time.monotonic() < ends:
+            with contextlib.suppress(CallError):
+                state = self.state()
+                # A state lists devices, edge, cloud, in this order.
+                ages = list(state.ages_ms)[:-1]
+                missing = [name for name, age in zip(names, ages, strict=True) if not 0.0 <= age <= fresh_ms]
+                if not missing:
+                    return
+            time.sleep(0.02)
+        found = "no answer" if state is None else f"no news of {', '.join(missing)}"
+        cloud = self.inventory.cloud.name
+        raise TimeoutError(f"fleet: expected news of every node at {cloud} within {timeout_s:g} s, found {found}")
+
+    def _order(self, node: str, method: str, request: Any, timeout_s: float | None = None) -> Any:
+        if node not in self._peers:
+            raise CallError(node, method, "NOT_FOUND", f"expected one of {', '.join(self._peers)}")
+        return self._peers[node].call(method, request, timeout_s or self._timeout_s)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        for peer in self._peers.values():
+            peer.close()
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()

@@ -1,0 +1,287 @@
+"""Calls between nodes: gRPC with mutual TLS, protobuf messages, a deadline on every call, bounded sizes.
+
+Wire status becomes one exception type, `CallError`. Methods are registered by name (`METHODS`) as generic handlers, so
+that only the messages are generated code. Bytes are parsed here, so that a malformed request is refused, not logged.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from edge_cloud import messages_pb2 as pb
+
+SERVICE = "edge_cloud.Node"
+METHODS: dict[str, tuple[type[Message], type[Message]]] = {
+    "Classify": (pb.ClassifyRequest, pb.ClassifyReply),
+    "Decide": (pb.DecideRequest, pb.Decision),
+    "Tell": (pb.Report, pb.Ack),  # step 5
+    "Broadcast": (pb.StatusList, pb.Ack),
+    "Infer": (pb.InferRequest, pb.InferReply),
+    "SetPlan": (pb.Plan, pb.Ack),
+    "GetState": (pb.StateRequest, pb.FleetState),
+    "SetBackground": (pb.Background, pb.Ack),
+    "SetFault": (pb.Fault, pb.Ack),
+    "SetLink": (pb.LinkSetting, pb.Ack),
+}
+MOST_BYTES = 256 * 1024  # of a message: an image of 147 KiB and room
+LONGEST_S = 3600.0  # a call with a later deadline counts as one without
+_OPTIONS = [("grpc.max_receive_message_length", MOST_BYTES), ("grpc.max_send_message_length", MOST_BYTES)]
+# Without these a node that comes back is not looked for again for up to two minutes.
+_RECONNECT = [
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+# A silent connection is tried, so that one through a link that was cut and restored isn't waited for.
+_KEEPALIVE = [
+    ("grpc.keepalive_time_ms", 10000),
+    ("grpc.keepalive_timeout_ms", 2000),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+_SERVER = [("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 5000)]
+
+Handler = Callable[[Any, "Call"], Message]
+
+
+class CallError(Exception):
+    """A call had no usable answer. `code` is gRPC's name for why (`DEADLINE_EXCEEDED`), or `INVALID_REPLY`."""
+
+    def __init__(self, peer: str, method: str, code: str, detail: str) -> None:
+        super().__init__(f"{method} at {peer}: {code}: {detail}")
+        self.peer, self.code, self.detail = peer, code, detail
+
+
+class Refused(Exception):
+    """A handler's way to answer with a status."""
+
+    def __init__(self, code: grpc.StatusCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code, self.detail = code, detail
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """A node's certificate, its key, and the authority it trusts; PEM."""
+
+    authority: bytes
+    certificate: bytes
+    key: bytes
+
+    @classmethod
+    def read(cls, folder: pathlib.Path, name: str) -> Identity:
+        """Reads `ca.pem`, `NAME.pem` and `NAME.key`.
+
+        Raises:
+          ValueError: if one of them can't be read.
+        """
+        try:
+            parts = [(folder / file).read_bytes() for file in ("ca.pem", f"{name}.pem", f"{name}.key")]
+        except OSError as error:
+            expected = "ca.pem and the node's .pem and .key"
+            raise ValueError(
+                f"certificates: expected {expected}, found {error.strerror} at {error.filename}"
+            ) from error
+        return cls(*parts)
+
+
+class Call:
+    """What a handler may know of the call it serves."""
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self._context = context
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until the caller's deadline."""
+        return max(self._context.time_remaining(), 0.0)
+
+    @property
+    def caller(self) -> str:
+        """Name in the caller's certificate."""
+        names = self._context.auth_context().get("x509_common_name", [])
+        return names[0].decode() if names else ""
+
+
+class Faults:
+    """Misbehaviour on demand, where the inventory allows it: `late` answers and `garbage`."""
+
+    def __init__(self) -> None:
+        self._fault = pb.Fault()
+
+    def set(self, fault: pb.Fault) -> None:
+        """Takes the fault on.
+
+        Raises:
+          Refused: if it isn't one.
+        """
+        if fault.kind not in ("", "late", "garbage") or not 0.0 <= fault.delay_ms <= 60000.0:
+            found = f"{fault.kind!r}, {fault.delay_ms:g} ms"
+            expected = "'', 'late' or 'garbage', and a delay in [0, 60000] ms"
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"fault: expected {expected}, found {found}")
+        self._fault = fault
+
+    def apply(self, method: str, answer: bytes) -> bytes:
+        """The answer as the fault leaves it; orders to the node itself are always answered well."""
+        fault = self._fault
+        if method.startswith("Set"):
+            return answer
+        if fault.kind == "late":
+            time.sleep(fault.delay_ms / 1000.0)
+        return os.urandom(64) if fault.kind == "garbage" else answer
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    def __init__(self, handlers: Mapping[str, Handler], faults: Faults | None) -> None:
+        self._handlers, self._faults = handlers, faults
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        prefix, _, method = details.method.rpartition("/")
+        if prefix != f"/{SERVICE}" or method not in self._handlers:
+            return None
+        handler, (request_type, _) = self._handlers[method], METHODS[method]
+
+        def serve(data: bytes, context: grpc.ServicerContext) -> bytes:
+            remaining = context.time_remaining()
+            if remaining is None or remaining > LONGEST_S:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "deadline: expected one within an hour, found none")
+            try:
+                request = request_type.FromString(data)
+                answer = handler(request, Call(context)).SerializeToString()
+            except DecodeError:
+                expected = f"a {request_type.__name__}"
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"request: expected {expected}, found other bytes")
+            except Refused as refused:
+                context.abort(refused.code, refused.detail)
+            return self._faults.apply(method, answer) if self._faults else answer
+
+        return grpc.unary_unary_rpc_method_handler(serve)
+
+
+class Server:
+    """A gRPC server with a health service. Use as a context; serves once `serving` is called.
+
+    Args:
+      address: `host:port` to listen at; port 0 picks one (`port` says which).
+      handlers: by method name.
+      identity: certificates; clients must show one of the same authority.
+      workers: calls served at once; twice as many may be there, further ones are refused.
+      faults: misbehaviour to apply.
+
+    Raises:
+      OSError: if the address can't be listened at.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        handlers: Mapping[str, Handler],
+        identity: Identity,
+        workers: int,
+        faults: Faults | None = None,
+    ) -> None:
+        pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="call")
+        self._server = grpc.server(
+            pool,
+            handlers=[_Handlers(handlers, faults)],
+            options=[*_OPTIONS, *_SERVER],
+            maximum_concurrent_rpcs=2 * workers,
+        )
+        self._health = health.HealthServicer(experimental_non_blocking=False)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        credentials = grpc.ssl_server_credentials(
+            [(identity.key, identity.certificate)], identity.authority, require_client_auth=True
+        )
+        try:
+            self.port = self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise OSError(f"address: expected a free address, found {error} at {address}") from error
+        if self.port == 0:
+            raise OSError(f"address: expected a free address, found none at {address}")
+        self._server.start()
+
+    def serving(self) -> None:
+        """Tells who asks for the node's health that it serves."""
+        self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    def close(self, grace_s: float = 2.0) -> None:
+        """Refuses new calls, and lets those under way end within the grace period."""
+        self._health.enter_graceful_shutdown()
+        self._server.stop(grace_s).wait()
+
+
+class Peer:
+    """Another node, as a client sees it. Connects when first called, and again after failures.
+
+    Args:
+      name: its name, which its certificate must bear.
+      address: `host:port` where it is reached.
+      identity: the caller's certificates.
+    """
+
+    def __init__(self, name: str, address: str, identity: Identity) -> None:
+        self.name, self.address = name, address
+        credentials = grpc.ssl_channel_credentials(identity.authority, identity.key, identity.certificate)
+        # Known by name, not by address: a relay may stand in between.
+        options = [*_OPTIONS, *_RECONNECT, *_KEEPALIVE, ("grpc.ssl_target_name_override", name)]
+        self._channel = grpc.secure_channel(address, credentials, options)
+        self._methods: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def call(self, method: str, request: Message, timeout_s: float) -> Any:
+        """Calls `method` of `METHODS` and waits for its reply.
+
+        Raises:
+          CallError: if there is no usable reply within `timeout_s`.
+        """
+        return self.answer(method, self.start(method, request, timeout_s))
+
+    def start(self, method: str, request: Message, timeout_s: float) -> Any:
+        """Calls `method` without waiting; `answer` waits."""
+        with self._lock:
+            if method not in self._methods:
+                self._methods[method] = self._channel.unary_unary(f"/{SERVICE}/{method}")
+            stub = self._methods[method]
+        return stub.future(request.SerializeToString(), timeout=timeout_s)
+
+    def answer(self, method: str, call: Any) -> Any:
+        """The reply to a call that was started.
+
+        Raises:
+          CallError: if there is no usable one.
+        """
+        try:
+            return METHODS[method][1].FromString(call.result())
+        except DecodeError as error:
+            expected = f"a {METHODS[method][1].__name__}"
+            raise CallError(self.name, method, "INVALID_REPLY", f"expected {expected}, found other bytes") from error
+        except grpc.FutureCancelledError as error:
+            raise CallError(self.name, method, "CANCELLED", "given up by the caller") from error
+        except grpc.RpcError as error:
+            # A failed future is both the error and the call.
+            status: Any = error
+            raise CallError(self.name, method, status.code().name, str(status.details())) from error
+
+    def is_serving(self, timeout_s: float) -> bool:
+        """Whether its health service says so within `timeout_s`."""
+        stub = health_pb2_grpc.HealthStub(self._channel)
+        try:
+            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+        except grpc.RpcError:
+            return False
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def close(self) -> None:
+        """Closes the connection; calls under way are cancelled."""
+        self._channel.close()

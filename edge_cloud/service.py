@@ -1,0 +1,76 @@
+"""Intelligent Service: answers classify calls with a node's pool of models, on its core slots."""
+
+from __future__ import annotations
+
+import time
+
+import grpc
+import numpy as np
+
+from edge_cloud import messages_pb2 as pb
+from edge_cloud.rpc import Call, Refused
+from edge_cloud.runtime import IMAGE_BYTES, IMAGE_SHAPE
+from edge_cloud.slots import Expired, QueueFull, Slots
+
+
+def image_of(data: bytes) -> np.ndarray:
+    """The image [224, 224, 3] uint8 that a request carries.
+
+    Raises:
+      Refused: if it has another size.
+    """
+    if len(data) != IMAGE_BYTES:
+        expected = f"{IMAGE_BYTES} bytes (224 x 224 x 3)"
+        raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"image: expected {expected}, found {len(data)}")
+    return np.frombuffer(data, np.uint8).reshape(IMAGE_SHAPE)
+
+
+def classify(slots: Slots, node: str, request: pb.ClassifyRequest, deadline_s: float) -> pb.ClassifyReply:
+    """Runs a request's model on its image on this node.
+
+    Raises:
+      Refused: if the model or image can't be used, too many wait, or the deadline passes first.
+    """
+    if request.model not in slots.models:
+        known = ", ".join(slots.models)
+        raise Refused(grpc.StatusCode.NOT_FOUND, f"model: expected one of {known}, found {request.model[:40]!r}")
+    try:
+        timed = slots.run(request.model, image_of(request.image), deadline_s)
+    except QueueFull as error:
+        raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
+    except Expired as error:
+        raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED, str(error)) from error
+    return pb.ClassifyReply(
+        step=request.step,
+        node=node,
+        model=request.model,
+        classes=timed.inference.classes,
+        scores=timed.inference.scores,
+        queue_ms=timed.queue_ms,
+        compute_ms=timed.compute_ms,
+    )
+
+
+def check_reply(request: pb.ClassifyRequest, reply: pb.ClassifyReply) -> str:
+    """What is wrong with a reply; empty if nothing is."""
+    if (reply.step, reply.model) != (request.step, request.model):
+        found = f"step {reply.step}, {reply.model[:40]!r}"
+        return f"expected step {request.step}, {request.model!r}, found {found}"
+    if len(reply.classes) != 5 or len(reply.scores) != 5:
+        return f"expected five classes with scores, found {len(reply.classes)} and {len(reply.scores)}"
+    if not all(0 <= index < 1000 for index in reply.classes):
+        return f"expected classes in 0..999, found {list(reply.classes)}"
+    numbers = (*reply.scores, reply.queue_ms, reply.compute_ms)
+    if not all(np.isfinite(value) and value >= 0.0 for value in numbers):
+        return f"expected finite scores and times, found {numbers}"
+    return ""
+
+
+def acknowledged() -> pb.Ack:
+    """An answer that says when it was sent."""
+    return pb.Ack(sent_at_ms=1000.0 * time.time())
+
+
+def deadline_of(call: Call, cap_s: float) -> float:
+    """Seconds that a call may still take: until its caller's deadline, but no longer than `cap_s`."""
+    return min(call.remaining_s, cap_s)
