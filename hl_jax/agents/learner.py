@@ -18,10 +18,8 @@ import optax
 from hl_jax import search
 from hl_jax.agents import minima
 from hl_jax.agents.config import HybridConfig
-from hl_jax.networks import JointValue, SystemModel, features_of, obs_of
+from hl_jax.networks import JointValue, SystemModel, bends, features_of, obs_of
 from hl_jax.replay import buffers
-
-ADAM = optax.scale_by_adam()
 
 
 @chex.dataclass(frozen=True)
@@ -74,6 +72,11 @@ class Learner:
     def model(self) -> SystemModel:
         return SystemModel(self.users, self.choices, self.config.width, len(self.levels))
 
+    @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """AdamW's direction, to be scaled by an epoch's learning rate."""
+        return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(self.config.weight_decay, bends))
+
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> AgentState:
         """Lines 1 to 3. `obs` [F] is the environment's first state; the key is consumed."""
         q_key, model_key, run_key = jax.random.split(key, 3)
@@ -86,9 +89,9 @@ class Learner:
             obs=obs.astype(jnp.int8),
             q_params=q_params,
             target_params=jax.tree.map(jnp.copy, q_params),
-            q_optimizer=ADAM.init(q_params),
+            q_optimizer=self.optimizer.init(q_params),
             model_params=model_params,
-            model_optimizer=ADAM.init(model_params),
+            model_optimizer=self.optimizer.init(model_params),
             direct=buffers.init_prioritized(config.direct_capacity, components),
             world=buffers.init_ring(config.world_capacity, components),
             plan=buffers.init_keyed(config.plan_capacity, components, search.joint_actions(self.users, self.choices)),
@@ -166,7 +169,7 @@ class Learner:
             return jnp.mean(batch.weights * optax.l2_loss(errors)), errors
 
         gradient, errors = jax.grad(loss, has_aux=True)(agent.q_params)
-        direction, optimizer = ADAM.update(gradient, agent.q_optimizer)
+        direction, optimizer = self.optimizer.update(gradient, agent.q_optimizer, agent.q_params)
         params = jax.tree.map(lambda p, d: p - plan.q_learning_rate * d, agent.q_params, direction)
         buffer = buffers.update(buffer, batch.slots, errors, self.config.priority_exponent)
         agent = agent.replace(key=key, q_params=params, q_optimizer=optimizer, minima=cache)
@@ -205,7 +208,7 @@ class Learner:
             key, sample_key = jax.random.split(agent.key)
             batch = buffers.sample_ring(agent.world, sample_key, self.config.batch)
             value, gradient = jax.value_and_grad(loss)(agent.model_params, batch)
-            direction, optimizer = ADAM.update(gradient, agent.model_optimizer)
+            direction, optimizer = self.optimizer.update(gradient, agent.model_optimizer, agent.model_params)
             params = jax.tree.map(lambda p, d: p - plan.model_learning_rate * d, agent.model_params, direction)
             return agent.replace(key=key, model_params=params, model_optimizer=optimizer), value
 
