@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 LINKS = ("regular", "weak")
 CONTENTION_FORMS = ("linear", "steps", "quadratic")
+KNOBS = ("both", "offloading", "models")
 LEVELS = 9  # CPU levels of edge and cloud in Table II
 EDGE, CLOUD = "E", "C"
 LARGEST = 1e9  # of any number in a scenario; beyond it float32 times and their sums lose their meaning
@@ -182,6 +183,7 @@ class Scenario:
     noise: float = 0.03  # standard deviation of the log of a device's response time
     monitor_period_ms: float = 1000.0  # window over which a monitor averages utilization
     dynamics: Dynamics | None = None
+    offloading: bool = True  # whether edge and cloud are among the choices
 
     def __post_init__(self) -> None:
         _name(self.name, "name")
@@ -206,12 +208,13 @@ class Scenario:
 
     @property
     def choices(self) -> int:
-        return len(self.pool.names) + 2
+        """C: the models, then edge and cloud unless there is no offloading."""
+        return len(self.pool.names) + 2 * self.offloading
 
     def choice_labels(self) -> tuple[str, ...]:
         """Names of the C choices as Table V writes them: `d4/L`, …, `d0/E`, `d0/C`."""
         local = tuple(f"{name}/L" for name in self.pool.names)
-        return (*local, f"{self.pool.names[0]}/{EDGE}", f"{self.pool.names[0]}/{CLOUD}")
+        return (*local, f"{self.pool.names[0]}/{EDGE}", f"{self.pool.names[0]}/{CLOUD}")[: self.choices]
 
     def with_users(self, users: int) -> Scenario:
         """The same scenario with its first `users` devices.
@@ -221,3 +224,16 @@ class Scenario:
         """
         _require(1 <= users <= self.users, "users", f"1 to {self.users} (devices of scenario {self.name})", users)
         return dataclasses.replace(self, devices=self.devices[:users])
+
+    def with_knobs(self, knobs: str) -> Scenario:
+        """The same scenario with fewer actuation knobs (Table I): `offloading` (CO), `models` (APP), or `both`.
+
+        With `offloading` alone a device always runs d0, with `models` alone it never offloads.
+        """
+        _require(knobs in KNOBS, "knobs", ", ".join(KNOBS), knobs)
+        if knobs == "offloading":
+            columns = (field.name for field in dataclasses.fields(self.pool))
+            pool = ModelPool(**{name: getattr(self.pool, name)[:1] for name in columns})
+            timing = dataclasses.replace(self.timing, local_ms=self.timing.local_ms[:1])
+            return dataclasses.replace(self, pool=pool, timing=timing)
+        return dataclasses.replace(self, offloading=knobs == "both" and self.offloading)

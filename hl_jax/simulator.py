@@ -107,7 +107,7 @@ def make_params(scenario: Scenario, penalty: Penalty = NO_PENALTY) -> EnvParams:
     pair = lambda values: zeros if dynamics is None else jnp.array(values, jnp.float32)  # noqa: E731
     return EnvParams(
         local_ms=jnp.asarray(np.array(timing.local_ms) / speeds[:, None], jnp.float32),
-        accuracy=jnp.array([*pool, pool[0], pool[0]], jnp.float32),
+        accuracy=jnp.array([*pool, pool[0], pool[0]][: scenario.choices], jnp.float32),
         node_ms=jnp.asarray(alone - share, jnp.float32),
         share_ms=jnp.asarray(share, jnp.float32),
         occupancy=jnp.asarray(

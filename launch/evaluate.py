@@ -41,8 +41,8 @@ def _asked(trained: Settings) -> Settings:
         except ValueError as error:
             raise InputError(f"--scenario: {error} in {FLAGS.scenario}") from error
         if other.choices != scenario.choices:
-            expected = f"a pool of {scenario.choices - 2} models, as in the run"
-            raise InputError(f"--scenario: expected {expected}, found {other.choices - 2} in {FLAGS.scenario}")
+            expected = f"{scenario.choices} choices a device, as in the run"
+            raise InputError(f"--scenario: expected {expected}, found {other.choices} in {FLAGS.scenario}")
         scenario = dataclasses.replace(other, constraint=scenario.constraint)
     label = trained.constraint
     if FLAGS.constraint:

@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 
 from hl_jax.constraints import constraint_value
-from hl_jax.scenario import Scenario
+from hl_jax.scenario import KNOBS, Scenario
 from launch import agents, scenario_files
 from launch.errors import InputError
 
@@ -21,6 +21,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("scenario", None, "Scenario file, for example data/scenarios/expC.toml (format: data/README.md).")
 flags.DEFINE_string("users", "", "Number of devices, the scenario's first ones; default all of them.")
 flags.DEFINE_string("constraint", "", "Mean accuracy to keep: Min, Max or a percentage; default the scenario's.")
+flags.DEFINE_enum("knobs", "both", KNOBS, "Which of Table I's knobs devices have: offloading, models, or both.")
 flags.DEFINE_enum("agent", "hybrid", sorted(agents.AGENTS), "Who learns (README, Agents).")
 flags.DEFINE_integer("seeds", 5, "Number of seeds; one seed's result doesn't depend on how many there are.")
 flags.DEFINE_integer("first_seed", 0, "The first of them.")
@@ -73,10 +74,10 @@ class Settings:
 
 
 def scenario_file() -> Scenario:
-    """The scenario that --scenario names, as the file has it."""
+    """The scenario that --scenario names, with the knobs that --knobs leaves."""
     if FLAGS.scenario is None:
         raise InputError("--scenario: expected a scenario file (--scenario=FILE or --flagfile=expC.flags), found none")
-    return scenario_files.load_scenario(FLAGS.scenario)
+    return scenario_files.load_scenario(FLAGS.scenario).with_knobs(FLAGS.knobs)
 
 
 def chosen_scenario(scenario: Scenario, users: str, constraint: str) -> Scenario:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hl_jax import oracle
+from hl_jax import oracle, simulator
 from hl_jax.scenario import CONTENTION_FORMS, Device, ModelPool, Node, Scenario
 from hl_jax.simulator import Conditions, make_params
 from tests import numpy_simulator
@@ -72,6 +72,23 @@ def problems(draw: st.DrawFn) -> tuple[Scenario, numpy_simulator.Background]:
         node_weak=[draw(BITS), draw(BITS)],
     )
     return scenario, background
+
+
+@pytest.mark.parametrize(("knobs", "left"), [("offloading", [D0, EDGE, CLOUD]), ("models", [D0, D1, D2])])
+@settings(max_examples=5)
+@given(problem=problems())
+def test_fewer_knobs_leave_the_same_choices_less_some(knobs, left, problem):
+    """Table I: with computation offloading alone a device runs d0, with model selection alone it never offloads."""
+    scenario, background = problem
+    fewer = scenario.with_knobs(knobs)
+    assert fewer.choice_labels() == tuple(scenario.choice_labels()[choice] for choice in left)
+    actions = np.array(list(itertools.product(range(fewer.choices), repeat=scenario.users)))
+    everything, conditions = make_params(scenario), to_arrays(background)
+    for action in actions[:: max(1, len(actions) // 20)]:
+        same = jnp.array([left[choice] for choice in action])
+        for function in (simulator.response_ms, lambda params, _, chosen: simulator.mean_accuracy(params, chosen)):
+            mine = function(make_params(fewer), conditions, jnp.array(action))
+            np.testing.assert_array_equal(mine, function(everything, conditions, same))
 
 
 @settings(max_examples=60)
