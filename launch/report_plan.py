@@ -22,7 +22,8 @@ TABLES = ("5", "6", "7", "fig3", "peer")
 AGENTS = ("hybrid", "dqn", "q_learning", peer.AGENT)
 EXPERIMENTS = ("A", "B", "C", "D")
 COMPARED = ("Min", "80", "85", "Max")  # Table VI's constraints
-SEEDS, QUICK_SEEDS = 5, 2
+SEEDS = {"hybrid": 10, "dqn": 5, "q_learning": 5, peer.AGENT: 5}
+QUICK_SEEDS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +152,7 @@ QUICK: dict[str, list[Cell]] = {
 
 
 def plan(tables: tuple[str, ...], chosen: tuple[str, ...], seeds: int, quick: bool) -> list[Unit]:
-    """The units that some tables need of some agents, each once.
+    """The units that some tables need of some agents, each once and of so many seeds (0: as many as an agent gets).
 
     Raises:
       InputError: if nothing is left.
@@ -165,6 +166,7 @@ def plan(tables: tuple[str, ...], chosen: tuple[str, ...], seeds: int, quick: bo
         raise InputError(
             f"--agents: expected one that --tables={','.join(tables)} needs, found only {', '.join(chosen)}"
         )
-    found = [Unit(*cell, tuple(where), settings(*cell, seeds)) for cell, where in needed.items()]
+    usual = dict.fromkeys(AGENTS, QUICK_SEEDS) if quick else SEEDS
+    found = [Unit(*cell, tuple(where), settings(*cell, seeds or usual[cell[3]])) for cell, where in needed.items()]
     # The paper's own agent first, then from few users to many: what is cheap and matters most is there early.
     return sorted(found, key=lambda unit: (AGENTS.index(unit.agent), unit.users))

@@ -55,7 +55,10 @@ def test_every_agent_of_the_plan_can_be_made():
 def test_quick_is_a_small_part_of_the_whole():
     assert cells(*report_plan.TABLES, quick=True) < cells(*report_plan.TABLES)
     assert {cell[3] for cell in cells(*report_plan.TABLES, quick=True)} == set(report_plan.AGENTS)
-    assert report_plan.QUICK_SEEDS < report_plan.SEEDS
+    whole, small = (report_plan.plan(report_plan.TABLES, report_plan.AGENTS, 0, quick) for quick in (False, True))
+    assert {(unit.agent, len(unit.settings.seeds)) for unit in whole} == set(report_plan.SEEDS.items())
+    assert {len(unit.settings.seeds) for unit in small} == {report_plan.QUICK_SEEDS}
+    assert min(report_plan.SEEDS.values()) > report_plan.QUICK_SEEDS
 
 
 def test_agents_can_be_left_out():
