@@ -55,7 +55,7 @@ class HybridConfig:
     q_learning_rate: float = option(1e-2, "Adam's step for the Q-network at the start", low=0.0, high=1.0)
     model_learning_rate: float = option(1e-2, "Adam's step for the system model at the start", low=0.0, high=1.0)
     learning_rate_end: float = option(0.02, "part of both steps that is left at the end (cosine)", low=0.0, high=1.0)
-    weight_decay: float = option(0.1, "decay of hidden units' weights at each step, in parts of its size", low=0.0)
+    weight_decay: float = option(0.3, "decay of hidden units' weights at each step, in parts of its size", low=0.0)
     direct_capacity: int = option(8192, "transitions D_direct holds", low=2, power_of_two=True)
     world_capacity: int = option(8192, "transitions D_world holds", low=2)
     plan_capacity: int = option(8192, "transitions D_plan holds", low=2, power_of_two=True)
