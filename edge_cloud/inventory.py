@@ -210,6 +210,36 @@ def _record(record: type[Any], data: Any, where: str, **given: Any) -> Any:
     return record(**values)
 
 
+def from_data(data: Any) -> Inventory:
+    """An inventory from its plain data, the shape of its file.
+
+    Raises:
+      InventoryError: where a value in it can't be used.
+    """
+    _require(isinstance(data, dict), "inventory", "a table", data)
+    _require(isinstance(data.get("nodes"), list), "nodes", "a list of tables", data.get("nodes"))
+    _require(isinstance(data.get("models"), list), "models", "a list of names", data.get("models"))
+    nodes = tuple(_record(NodeSpec, entry, f"nodes[{index}]") for index, entry in enumerate(data["nodes"]))
+    emulation = data.get("emulation")
+    inventory: Inventory = _record(
+        Inventory,
+        data,
+        "inventory",
+        nodes=nodes,
+        models=tuple(data["models"]),
+        emulation=None if emulation is None else _record(Emulation, emulation, "emulation"),
+    )
+    return inventory
+
+
+def as_data(inventory: Inventory) -> dict[str, Any]:
+    """The same as plain data, as JSON has it; folders become absolute."""
+    document: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(inventory)))
+    for key in ("model_dir", "certificates"):
+        document[key] = str(pathlib.Path(document[key]).resolve())
+    return document
+
+
 def load(path: str | pathlib.Path) -> Inventory:
     """Reads an inventory; the folders it names are taken as relative to it.
 
@@ -225,19 +255,7 @@ def load(path: str | pathlib.Path) -> Inventory:
     except (ValueError, RecursionError) as error:
         raise InventoryError(f"inventory: expected TOML (or .json), found {error} in {path}") from error
     try:
-        _require(isinstance(data, dict), "inventory", "a table", data)
-        _require(isinstance(data.get("nodes"), list), "nodes", "a list of tables", data.get("nodes"))
-        _require(isinstance(data.get("models"), list), "models", "a list of names", data.get("models"))
-        nodes = tuple(_record(NodeSpec, entry, f"nodes[{index}]") for index, entry in enumerate(data["nodes"]))
-        emulation = data.get("emulation")
-        inventory: Inventory = _record(
-            Inventory,
-            data,
-            "inventory",
-            nodes=nodes,
-            models=tuple(data["models"]),
-            emulation=None if emulation is None else _record(Emulation, emulation, "emulation"),
-        )
+        inventory = from_data(data)
     except InventoryError as error:
         raise InventoryError(f"{error} in {path}") from error
     return dataclasses.replace(
@@ -249,9 +267,6 @@ def load(path: str | pathlib.Path) -> Inventory:
 
 def save(inventory: Inventory, path: pathlib.Path) -> None:
     """Writes an inventory as JSON, whole or not at all."""
-    document = dataclasses.asdict(inventory)
-    for key in ("model_dir", "certificates"):
-        document[key] = str(pathlib.Path(document[key]).resolve())
     partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(as_data(inventory), indent=2) + "\n", encoding="utf-8")
     partial.replace(path)

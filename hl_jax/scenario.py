@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 
 LINKS = ("regular", "weak")
-CONTENTION_FORMS = ("linear", "steps", "quadratic")
+CONTENTION_FORMS = ("linear", "steps", "quadratic", "queue")
 KNOBS = ("both", "offloading", "models")
 LEVELS = 9  # CPU levels of edge and cloud in Table II
 EDGE, CLOUD = "E", "C"
@@ -126,7 +126,8 @@ class Node:
 
     `contention` says what multiplies one task's share of the time when n tasks are there. With the further tasks
     counted as f = (n - 1) * reference cores / cores, `linear` is 1 + f (processor sharing), `quadratic` is
-    1 + f^2 (interference grows), and `steps` is ceil(n / cores), at least 1 (rounds of one task per core).
+    1 + f^2 (interference grows), `steps` is ceil(n / cores), at least 1 (rounds of one task per core), and `queue` is
+    the mean of ceil(i / cores) over the tasks i = 1..n (first come, first served, one core each).
     """
 
     link: str

@@ -89,6 +89,7 @@ def _occupancy(node: Node, reference_cores: int, users: int) -> np.ndarray:
         "linear": 1.0 + further,
         "steps": np.maximum(np.ceil(tasks / node.cores), 1.0),
         "quadratic": 1.0 + further**2,
+        "queue": np.maximum(np.cumsum(np.ceil(tasks / node.cores)) / np.maximum(tasks, 1), 1.0),
     }
     return form[node.contention]
 

@@ -17,15 +17,16 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
+from edge_cloud import inventory as inventories
 from edge_cloud.client import Fleet, Outcome
-from edge_cloud.inventory import Inventory, NodeSpec
+from edge_cloud.inventory import Inventory, NodeSpec, split_address
 from edge_cloud.rpc import CallError
 from hl_jax import simulator
-from hl_jax.penalty import Penalty
 from hl_jax.scenario import Node, Scenario
 from launch.errors import InputError
 from launch.local_fleet import Testbed
 
+RECORD = "steps.jsonl"  # in a run's folder: every step that was taken, learned from or not
 STATE_S = 0.5  # for reading the fleet's state after a step; without an answer the last one is kept
 
 
@@ -34,6 +35,23 @@ def _judge(params: simulator.EnvParams, joint: jax.Array, response: jax.Array) -
     """Accuracy (%), whether the constraint is kept, and cost (ms) of a joint action [N] that took `response` [N] ms."""
     accuracy = simulator.mean_accuracy(params, joint)
     return accuracy, simulator.meets_constraint(params, joint), simulator.cost_ms(params, joint, response)
+
+
+def inventory_from(data: dict[str, Any]) -> Inventory:
+    """A fleet from the plain data of its inventory.
+
+    Raises:
+      InputError: where it can't be used.
+    """
+    try:
+        return inventories.from_data(data)
+    except inventories.InventoryError as error:
+        raise InputError(str(error)) from error
+
+
+def starts_here(inventory: Inventory) -> bool:
+    """Whether the fleet is to be started on this machine (a port is 0), not one that runs already."""
+    return any(split_address(node.address)[1] == 0 for node in inventory.nodes)
 
 
 def fleet_of(scenario: Scenario, inventory: Inventory) -> Inventory:
@@ -75,15 +93,16 @@ class TestbedEnv:
     """A fleet of N devices as an environment. Use as a context: leaving it ends the nodes that it started.
 
     Args:
-      scenario: what runs; its constraint is the one that is penalized. Its calibration isn't used.
+      scenario: what runs. Its calibration isn't used.
       inventory: the fleet. A local one is fitted to the scenario (`fleet_of`) and started here.
-      penalty: what breaking it adds to the cost.
-      local: whether to start the nodes here; otherwise they run already, as they are.
+      params: the scenario as the simulator's arrays, with the penalty of a broken constraint.
+      local: whether to start the nodes here, or they run already, as they are; None: see `starts_here`.
       folder: of a local testbed's logs, certificates and ports; None: a temporary one.
       record: file to which every step is added as one line of JSON; None: none.
 
     Attributes:
-      params: the scenario as the simulator's arrays.
+      note: what goes into the record with every step.
+      steps: how many are in the record, or were taken since the start if there is none.
       testbed: the processes of a local fleet, once started.
       fleet: the running fleet, once started: for orders (background load, links, faults).
     """
@@ -94,19 +113,21 @@ class TestbedEnv:
         self,
         scenario: Scenario,
         inventory: Inventory,
-        penalty: Penalty,
+        params: simulator.EnvParams,
         *,
-        local: bool = True,
+        local: bool | None = None,
         folder: pathlib.Path | None = None,
         record: pathlib.Path | None = None,
     ) -> None:
         self.scenario = scenario
+        local = starts_here(inventory) if local is None else local
         self.inventory = fleet_of(scenario, inventory) if local else inventory
         names = [device.name for device in self.inventory.devices]
         if names != [device.name for device in scenario.devices]:
             found = ", ".join(names)
             raise InputError(f"nodes: expected scenario {scenario.name}'s devices, found {found} in {inventory.name}")
-        self.params = simulator.make_params(scenario, penalty)
+        self.params = params
+        self.note: dict[str, Any] = {}
         self.deadline_s = self.inventory.deadline_ms / 1000.0
         self.testbed: Testbed | None = None
         self.fleet: Fleet | None = None
@@ -126,7 +147,8 @@ class TestbedEnv:
         """
         try:
             if self._record_path is not None:
-                self._record = self._record_path.open("a", encoding="utf-8")
+                self._record = self._record_path.open("a+", encoding="utf-8")
+                self.steps = self._mend_record()
             if self._local:
                 folder = self._folder
                 if folder is None:
@@ -226,7 +248,7 @@ class TestbedEnv:
     def _write(self, joint: np.ndarray, outcomes: Sequence[Outcome], info: dict[str, Any]) -> None:
         if self._record is None:
             return
-        entry = {
+        entry = self.note | {
             "step": self.steps,
             "time": round(time.time(), 3),
             "action": joint.tolist(),
@@ -235,6 +257,16 @@ class TestbedEnv:
         }
         self._record.write(json.dumps(entry) + "\n")
         self._record.flush()
+
+    def _mend_record(self) -> int:
+        """Number of lines in the record. A line that was cut off, by a kill -9 say, is ended and stays one."""
+        assert self._record is not None
+        self._record.seek(0)
+        content = self._record.read()
+        if content and not content.endswith("\n"):
+            self._record.write("\n")
+            self._record.flush()
+        return len(content.splitlines())
 
     def close(self) -> None:
         """Ends the nodes that were started here."""

@@ -13,13 +13,17 @@ class InputError(Exception):
     """What a user gave can't be used. The message says what was expected, what was found, and where."""
 
 
-def _fail(message: str) -> NoReturn:
+class RunError(Exception):
+    """What was asked for is fine but didn't work out: a node that doesn't start, say. One line, exit status 1."""
+
+
+def _fail(message: str, status: int = 2) -> NoReturn:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Runs an entry point: parses the flags, calls `main`, turns `InputError` into exit status 2."""
+    """Runs an entry point: parses the flags, calls `main`; `InputError` becomes exit status 2, `RunError` 1."""
 
     def parse(argv: list[str]) -> list[str]:
         try:
@@ -39,6 +43,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             return main()
         except InputError as error:
             _fail(str(error))
+        except RunError as error:
+            _fail(str(error), 1)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)

@@ -7,6 +7,7 @@ its limits are written once. A flag that isn't given has the chosen agent's defa
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -19,6 +20,11 @@ from launch.errors import InputError
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("scenario", None, "Scenario file, for example data/scenarios/expC.toml (format: data/README.md).")
+flags.DEFINE_string(
+    "calibration",
+    None,
+    "Calibration file instead of the scenario's: a testbed's digital twin (python -m launch.calibrate).",
+)
 flags.DEFINE_string("users", "", "Number of devices, the scenario's first ones; default all of them.")
 flags.DEFINE_string("constraint", "", "Mean accuracy to keep: Min, Max or a percentage; default the scenario's.")
 flags.DEFINE_enum("knobs", "both", KNOBS, "Which of Table I's knobs devices have: offloading, models, or both.")
@@ -58,6 +64,16 @@ _define_agent_flags()
 
 
 @dataclasses.dataclass(frozen=True)
+class RealSettings:
+    """What a run on real nodes has besides."""
+
+    inventory: dict[str, Any]  # of the fleet, as plain data
+    twin: bool  # whether the scenario's calibration is this fleet's, so that it has an oracle
+    init_from: str  # folder of the run whose agents go on here; empty: none
+    measurements: int  # real steps that measure what was learned, after the last epoch
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """All that decides a run's results."""
 
@@ -67,17 +83,28 @@ class Settings:
     config: Any
     seeds: tuple[int, ...]
     lanes: int
+    real: RealSettings | None = None  # None: on the simulator
+
+    @property
+    def env(self) -> str:
+        return "simulator" if self.real is None else "testbed"
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, for `config.json`."""
-        return {**dataclasses.asdict(self), "seeds": list(self.seeds)}
+        values = {**dataclasses.asdict(self), "seeds": list(self.seeds)}
+        if self.real is None:
+            del values["real"]
+        return values
 
 
 def scenario_file() -> Scenario:
-    """The scenario that --scenario names, with the knobs that --knobs leaves."""
+    """The scenario that --scenario names, with --calibration's times and the knobs that --knobs leaves."""
     if FLAGS.scenario is None:
         raise InputError("--scenario: expected a scenario file (--scenario=FILE or --flagfile=expC.flags), found none")
-    return scenario_files.load_scenario(FLAGS.scenario).with_knobs(FLAGS.knobs)
+    scenario = scenario_files.load_scenario(FLAGS.scenario)
+    if FLAGS.calibration is not None:
+        scenario = scenario_files.load_calibration(FLAGS.calibration, scenario.pool).apply(scenario)
+    return scenario.with_knobs(FLAGS.knobs)
 
 
 def chosen_scenario(scenario: Scenario, users: str, constraint: str) -> Scenario:
@@ -138,16 +165,20 @@ def settings() -> Settings:
 HOW_TO_RUN = ("run_dir", "resume", "threads", "checkpoint_epochs", "flagfile")  # what decides no result
 
 
-def refuse_other_settings(stored: Settings) -> None:
+def refuse_other_settings(stored: Settings, given: Callable[[], Settings] = settings) -> None:
     """Checks the flags of a resumed run: none that decides its results, or the same as the run's own.
+
+    Args:
+      stored: the run's settings.
+      given: makes settings from the flags.
 
     Raises:
       InputError: naming what differs.
     """
     if FLAGS.scenario is not None:
-        given = settings()
+        mine_all = given()
         for field in dataclasses.fields(Settings):
-            mine, theirs = getattr(given, field.name), getattr(stored, field.name)
+            mine, theirs = getattr(mine_all, field.name), getattr(stored, field.name)
             if mine != theirs:
                 raise InputError(f"--resume: expected this run's own {field.name} {theirs!r}, found {mine!r}")
         return

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import platform
 import signal
 import socket
 import subprocess
@@ -26,16 +27,18 @@ from edge_cloud.client import Fleet
 from edge_cloud.inventory import RESERVED, Inventory, split_address
 from edge_cloud.runtime import load_pool, measure_cpu_ms
 from launch import model_files
-from launch.errors import InputError
+from launch.errors import InputError, RunError
 
 POOL = "data/pools/mobilenet.toml"
 STATE, FLEET = "testbed.json", "inventory.json"
+CPU_TIMES = "cpu_ms.json"  # in the folder of the models
+CPU_REPEATS = 31  # inferences of each model
 READY_S = 90.0  # for all nodes to load their models and serve, on a machine with two slow cores
 GRACE_S = 5.0  # from SIGTERM to SIGKILL
 TRIES = 3  # a port that was free may be taken before its node listens
 
 
-class TestbedError(RuntimeError):
+class TestbedError(RunError):
     """A node didn't start. The message holds the end of its log."""
 
 
@@ -81,10 +84,28 @@ def with_models(inventory: Inventory) -> Inventory:
     emulation = inventory.emulation
     if emulation is None or emulation.pacing != "calibrated" or set(inventory.models) <= set(emulation.cpu_ms):
         return inventory
-    # Once, and before anything else runs: nodes that measured it for themselves would disturb one another.
-    measured = measure_cpu_ms(load_pool(folder, inventory.models))
-    emulation = dataclasses.replace(emulation, cpu_ms=measured | dict(emulation.cpu_ms))
+    emulation = dataclasses.replace(emulation, cpu_ms=_cpu_ms(folder, inventory.models) | dict(emulation.cpu_ms))
     return dataclasses.replace(inventory, emulation=emulation)
+
+
+def _cpu_ms(folder: pathlib.Path, names: tuple[str, ...]) -> dict[str, float]:
+    """CPU times of the models on this machine, ms: measured once, and kept beside them.
+
+    Nodes that measured for themselves would disturb one another; and a fleet whose times changed from start to start
+    would be another fleet each time: a run couldn't be resumed, nor a digital twin be used.
+    """
+    path = folder / CPU_TIMES
+    files = {name: (folder / f"{name}.tflite").stat().st_mtime_ns for name in names}
+    made_of = {"machine": platform.node(), "files": files}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["of"] == made_of:
+            return {name: float(kept["cpu_ms"][name]) for name in names}
+    measured = measure_cpu_ms(load_pool(folder, names), CPU_REPEATS)
+    partial = path.with_name(f"{CPU_TIMES}.{os.getpid()}.part")
+    partial.write_text(json.dumps({"of": made_of, "cpu_ms": measured}, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return measured
 
 
 def make_certificates(inventory: Inventory) -> list[str]:

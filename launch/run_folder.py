@@ -118,12 +118,12 @@ def entry(seed: int, epoch: int, report: Any, oracle: Oracle, compute_s: float) 
 
 
 def is_optimal(row: dict[str, Any], tolerance: float) -> bool:
-    """Whether an evaluation met the constraint within `tolerance` of the oracle."""
-    return bool(row["feasible"]) and row["regret_percent"] <= 100.0 * tolerance
+    """Whether an evaluation met the constraint within `tolerance` of the oracle; never where nobody knows that."""
+    return bool(row["feasible"]) and row["regret_percent"] is not None and row["regret_percent"] <= 100.0 * tolerance
 
 
-def seed_summary(rows: list[dict[str, Any]], oracle: Oracle, labels: tuple[str, ...]) -> dict[str, Any]:
-    """One seed's entry of summary.json."""
+def seed_summary(rows: list[dict[str, Any]], oracle: Oracle | None, labels: tuple[str, ...]) -> dict[str, Any]:
+    """One seed's entry of summary.json. Without an oracle everything that needs one is null."""
     steps, last = [row["real_steps"] for row in rows], rows[-1]
 
     def steps_to(tolerance: float) -> int | None:
@@ -141,7 +141,7 @@ def seed_summary(rows: list[dict[str, Any]], oracle: Oracle, labels: tuple[str, 
         "real_steps": last["real_steps"],
         "model_steps": last["model_steps"],
         "art_ms": last["art_ms"],
-        "oracle_art_ms": oracle.art_ms,
+        "oracle_art_ms": oracle.art_ms if oracle else None,
         "accuracy": last["accuracy"],
         "feasible": last["feasible"],
         "decision": [labels[choice] for choice in last["decision"]],
@@ -149,11 +149,12 @@ def seed_summary(rows: list[dict[str, Any]], oracle: Oracle, labels: tuple[str, 
         "compute_s": sum(row["compute_s"] for row in rows),
         "experience_to_optimal_s": up_to_optimal("elapsed_s"),
         "compute_to_optimal_s": up_to_optimal("compute_s"),
+        **last.get("measured", {}),  # of a real fleet
     }
 
 
 def summarize(
-    settings: Settings, env: str, histories: dict[int, list[dict[str, Any]]], oracle: Oracle
+    settings: Settings, env: str, histories: dict[int, list[dict[str, Any]]], oracle: Oracle | None
 ) -> dict[str, Any]:
     """summary.json's content."""
     labels = settings.scenario.choice_labels()
@@ -169,13 +170,13 @@ def summarize(
             "steps_to_optimal": statistics.summarize([seed["steps_to_optimal"] for seed in seeds]),
             "steps_to_exact": statistics.summarize([seed["steps_to_exact"] for seed in seeds]),
             "art_ms": plain_statistics.mean(seed["art_ms"] for seed in seeds),
-            "oracle_art_ms": oracle.art_ms,
+            "oracle_art_ms": oracle.art_ms if oracle else None,
         },
     }
 
 
 def write_results(
-    path: pathlib.Path, settings: Settings, env: str, histories: dict[int, list[dict[str, Any]]], oracle: Oracle
+    path: pathlib.Path, settings: Settings, env: str, histories: dict[int, list[dict[str, Any]]], oracle: Oracle | None
 ) -> dict[str, Any]:
     """Writes everything but checkpoints; returns the summary."""
     summary = summarize(settings, env, histories, oracle)
@@ -189,7 +190,7 @@ def write_results(
     write_atomically(path / "metrics.csv", table.getvalue().encode())
     _write_events(path, settings, histories)
     write_atomically(path / "decisions.md", decisions_table(summary, settings, oracle).encode())
-    write_atomically(path / "curves.png", plots.learning_curves(summary, histories, oracle.art_ms))
+    write_atomically(path / "curves.png", plots.learning_curves(summary, histories, oracle.art_ms if oracle else None))
     # Last: a folder with a summary is complete.
     write_atomically(path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
@@ -210,7 +211,7 @@ def _write_events(path: pathlib.Path, settings: Settings, histories: dict[int, l
                 clock_s = 0.0
                 for row in histories[seed]:
                     clock_s += row["elapsed_s"]
-                    scalars = {f"run/{name}": float(row[name]) for name in METRICS[4:]}
+                    scalars = {f"run/{name}": float(row[name]) for name in METRICS[4:] if row[name] is not None}
                     scalars |= {f"learning/{name}": value for name, value in row["learning"].items()}
                     values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
                     event = Event(wall_time=clock_s, step=row["real_steps"], summary=Summary(value=values))
@@ -219,20 +220,24 @@ def _write_events(path: pathlib.Path, settings: Settings, histories: dict[int, l
                 writer.close()
 
 
-def decisions_table(summary: dict[str, Any], settings: Settings, oracle: Oracle) -> str:
-    """decisions.md: the decision of every seed as a row of Table V, beside the oracle's."""
+def decisions_table(summary: dict[str, Any], settings: Settings, oracle: Oracle | None) -> str:
+    """decisions.md: the decision of every seed as a row of Table V, beside the oracle's (a real fleet's twin's)."""
     scenario = settings.scenario
     labels, names = scenario.choice_labels(), [device.name for device in scenario.devices]
     head = ["", "Cnst", *names, "ART (ms)", "AA (%)", "steps to optimal"]
-    optimum = oracle.optima[0]
-    best = [labels[choice] for choice in optimum.decision]
-    rows = [["oracle", summary["constraint"], *best, f"{optimum.art_ms:.2f}", f"{optimum.accuracy:.2f}", ""]]
+    rows, note = [], "On real nodes nobody knows the true optimum: ART is measured, steps to optimal are not known."
+    if oracle is not None:
+        optimum = oracle.optima[0]
+        best = [labels[choice] for choice in optimum.decision]
+        of = "oracle" if settings.real is None else "the twin's oracle"
+        rows = [[of, summary["constraint"], *best, f"{optimum.art_ms:.2f}", f"{optimum.accuracy:.2f}", ""]]
+        note = f"{len(optimum.optimal)} joint actions are optimal; the oracle's row shows the first."
     for seed in summary["seeds"]:
         steps = "never" if seed["steps_to_optimal"] is None else str(seed["steps_to_optimal"])
+        steps = steps if oracle is not None else "not known"
         numbers = [f"{seed['art_ms']:.2f}", f"{seed['accuracy']:.2f}", steps]
         rows.append([f"seed {seed['seed']}", summary["constraint"], *seed["decision"], *numbers])
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     title = f"# Experiment {summary['experiment']}, {summary['users']} users, {summary['agent']}"
-    note = f"{len(optimum.optimal)} joint actions are optimal; the oracle's row shows the first."
     return "\n".join([title, "", *lines, "", note, ""])

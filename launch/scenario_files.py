@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from hl_jax.scenario import Device, Dynamics, ModelPool, Node, Scenario, Timing, shown
+from hl_jax.scenario import CONTENTION_FORMS, Device, Dynamics, ModelPool, Node, Scenario, Timing, shown
 from launch.errors import InputError
 
 
@@ -89,19 +89,56 @@ def load_pool(path: pathlib.Path) -> ModelPool:
     return _typed(ModelPool, columns, path)
 
 
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """A calibration file: times, and for a real fleet's twin also its noise and how its nodes share their cores."""
+
+    timing: Timing
+    noise: float | None = None
+    contention: str | None = None
+
+    def apply(self, scenario: Scenario) -> Scenario:
+        """The scenario with these times instead of its own."""
+        changes: dict[str, Any] = {"timing": self.timing}
+        if self.noise is not None:
+            changes["noise"] = self.noise
+        if self.contention is not None:
+            for name in ("edge", "cloud"):
+                changes[name] = dataclasses.replace(getattr(scenario, name), contention=self.contention)
+        return dataclasses.replace(scenario, **changes)
+
+
 def load_timing(path: pathlib.Path, pool: ModelPool) -> Timing:
+    """Reads a calibration's times for the models of `pool`; `about` and other notes in it are ignored.
+
+    Raises:
+      InputError: where the file or a value in it can't be used, or a model of the pool has no time.
+    """
+    return load_calibration(path, pool).timing
+
+
+def load_calibration(path: str | pathlib.Path, pool: ModelPool) -> Calibration:
     """Reads a calibration for the models of `pool`; `about` and other notes in it are ignored.
 
     Raises:
       InputError: where the file or a value in it can't be used, or a model of the pool has no time.
     """
+    path = pathlib.Path(path)
     names = {field.name for field in dataclasses.fields(Timing)}
-    data = _keys(_read(path, "calibration"), path, "calibration", names, {"about", "fit", "status"})
+    optional = {"about", "fit", "status", "noise", "contention"}
+    data = _keys(_read(path, "calibration"), path, "calibration", names, optional)
     # A calibration may time more models than this pool has.
     local = _keys(data["local_ms"], path, "local_ms", set(pool.names))
     values = {name: data[name] for name in names}
     values["local_ms"] = tuple(local[name] for name in pool.names)
-    return _typed(Timing, values, path)
+    noise, contention = data.get("noise"), data.get("contention")
+    if contention is not None and contention not in CONTENTION_FORMS:
+        expected = ", ".join(CONTENTION_FORMS)
+        raise InputError(f"contention: expected {expected}, found {shown(contention)} in {path}")
+    fine = isinstance(noise, (int, float)) and not isinstance(noise, bool) and 0.0 <= noise <= 1.0
+    if noise is not None and not fine:
+        raise InputError(f"noise: expected a number in [0, 1], found {shown(noise)} in {path}")
+    return Calibration(timing=_typed(Timing, values, path), noise=noise, contention=contention)
 
 
 def load_scenario(path: str | pathlib.Path) -> Scenario:

@@ -9,7 +9,7 @@ from typing import Any
 from hl_jax.scenario import Device, Dynamics, ModelPool, Node, Scenario, Timing
 from launch import agents
 from launch.errors import InputError
-from launch.flags import Settings
+from launch.flags import RealSettings, Settings
 
 
 def _tuples(value: Any) -> Any:
@@ -55,6 +55,7 @@ def read_settings(path: pathlib.Path) -> Settings:
             config=kind(**values["config"]),
             seeds=tuple(values["seeds"]),
             lanes=values["lanes"],
+            real=RealSettings(**values["real"]) if "real" in values else None,
         )
     except ValueError as error:
         raise InputError(f"config.json: expected a run's settings, found {error} in {path}") from error

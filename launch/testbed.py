@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import json
 import pathlib
-import sys
 from collections.abc import Callable
 
 import psutil
@@ -17,7 +16,7 @@ from edge_cloud.client import Fleet
 from edge_cloud.inventory import InventoryError
 from launch import errors
 from launch.errors import InputError
-from launch.local_fleet import FLEET, GRACE_S, STATE, Testbed, TestbedError
+from launch.local_fleet import FLEET, GRACE_S, STATE, Testbed
 
 _ACTION = flags.DEFINE_enum(
     "action", "up", ["up", "status", "down"], "Start all nodes, ask for their health, or end them."
@@ -54,11 +53,7 @@ def _up(folder: pathlib.Path) -> int:
     except InventoryError as error:
         raise InputError(str(error)) from error
     testbed = Testbed(inventory, folder, with_parent=False)
-    try:
-        testbed.start()
-    except TestbedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    testbed.start()
     atexit.unregister(testbed.stop)
     print(f"up: {', '.join(testbed.names())}; inventory {folder / FLEET}")
     return 0

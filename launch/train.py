@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import pathlib
 import sys
@@ -10,11 +11,64 @@ from absl import flags
 
 from launch import errors, run_folder, stored, units
 from launch.errors import InputError
-from launch.flags import Settings, refuse_other_settings, settings
+from launch.flags import RealSettings, Settings, refuse_other_settings, settings
 from launch.runtime import use_compilation_cache
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("env", "simulator", ["simulator"], "What answers: the simulator.")
+flags.DEFINE_enum(
+    "env", "simulator", ["simulator", "testbed"], "What answers: the simulator, or real nodes (edge_cloud/README.md)."
+)
+flags.DEFINE_string(
+    "inventory",
+    "data/inventories/local.toml",
+    "With --env=testbed, the fleet (TOML). One with ports 0 is started here and taken down; else it runs already.",
+)
+flags.DEFINE_string(
+    "init_from",
+    "",
+    "With --env=testbed, folder of a finished run of the same agent and size, whose seeds go on here: one on the "
+    "fleet's digital twin, say.",
+)
+flags.DEFINE_integer(
+    "measurements",
+    20,
+    "With --env=testbed, steps after the last epoch that measure what a seed learned; they are not learned from.",
+    lower_bound=1,
+)
+REAL_FLAGS = ("inventory", "init_from", "measurements")
+
+
+def _settings() -> Settings:
+    """The flags as settings."""
+    chosen = settings()
+    if FLAGS.env == "simulator":
+        for name in REAL_FLAGS:
+            if FLAGS[name].present:
+                raise InputError(f"--{name}: expected with --env=testbed, found with --env=simulator")
+        return chosen
+    if FLAGS.init_from and not (pathlib.Path(FLAGS.init_from) / "config.json").is_file():
+        raise InputError(f"--init_from: expected the folder of a run, found no config.json in {FLAGS.init_from}")
+    try:
+        from edge_cloud import inventory  # not among the packages that the simulator needs
+    except ImportError as error:
+        raise InputError(f"--env=testbed: expected the packages of requirements-testbed.txt, found {error}") from error
+    try:
+        fleet = inventory.as_data(inventory.load(FLAGS.inventory))
+    except inventory.InventoryError as error:
+        raise InputError(str(error)) from error
+    twin = FLAGS.calibration is not None
+    real = RealSettings(inventory=fleet, twin=twin, init_from=FLAGS.init_from, measurements=FLAGS.measurements)
+    return dataclasses.replace(chosen, real=real)
+
+
+def _refuse_others(stored_settings: Settings) -> None:
+    refuse_other_settings(stored_settings, _settings)
+    if FLAGS.scenario is None:  # else all settings were compared
+        for name in REAL_FLAGS:
+            if FLAGS[name].present:
+                raise InputError(f"--resume: expected no --{name} (the run has its own), found {FLAGS[name].value!r}")
+    if FLAGS["env"].present and FLAGS.env != stored_settings.env:
+        raise InputError(f"--resume: expected this run's own env {stored_settings.env!r}, found {FLAGS.env!r}")
 
 
 def _new_folder(chosen: Settings) -> pathlib.Path:
@@ -31,20 +85,24 @@ def main() -> int:
             raise InputError("--resume: expected with --run_dir=FOLDER of the run, found without")
         folder = pathlib.Path(FLAGS.run_dir)
         chosen = stored.read_settings(folder / "config.json")
-        refuse_other_settings(chosen)
+        _refuse_others(chosen)
     else:
-        chosen = settings()
+        chosen = _settings()
         folder = _new_folder(chosen)
         run_folder.check_new(folder)  # even a finished run is only touched by --resume
     use_compilation_cache()
-    simulation = units.open_unit(chosen, folder, FLAGS.checkpoint_epochs)
+    runner = units.open_unit(chosen, folder, FLAGS.checkpoint_epochs)
     print(f"run folder: {folder}", file=sys.stderr)
     try:
-        summary = units.finish(simulation, FLAGS.threads)
+        summary = units.finish(runner, FLAGS.threads)
     except KeyboardInterrupt:
         print(f"interrupted; go on with: python -m launch.train --resume --run_dir={folder}", file=sys.stderr)
         return 130
     print((folder / "decisions.md").read_text(encoding="utf-8"))
+    if runner.oracle is None:
+        print("Nobody knows a real fleet's optimum; --calibration=FILE (python -m launch.calibrate) gives a twin's.")
+        print(f"results: {folder}/ (summary.json, metrics.csv, decisions.md, curves.png, events/, steps.jsonl)")
+        return 0
     steps = summary["aggregate"]["steps_to_optimal"]
     middle = "never" if steps["median"] is None else f"{steps['median']:g}"
     print(f"{steps['succeeded']} of {steps['seeds']} seeds reached the optimum; median real steps: {middle}")

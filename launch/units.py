@@ -10,14 +10,37 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any
+from typing import Any, Protocol
 
 from launch import run_folder, stored
 from launch.errors import InputError
 from launch.flags import Settings
+from launch.run_folder import Oracle
 from launch.simulated import Simulation
 
-ENV = "simulator"
+
+class Runner(Protocol):
+    """What learns all seeds of a run, on whatever environment."""
+
+    settings: Settings
+    folder: pathlib.Path
+
+    @property
+    def oracle(self) -> Oracle | None:
+        """The true optimum; None where nobody knows it."""
+
+    def learn(self, threads: int) -> dict[int, list[dict[str, Any]]]:
+        """Runs every seed to its end and returns their histories; on an interrupt, checkpoints first."""
+
+
+def _runner(chosen: Settings, folder: pathlib.Path, checkpoint_epochs: int) -> Runner:
+    if chosen.real is None:
+        return Simulation(chosen, folder, owner(chosen), checkpoint_epochs)
+    try:
+        from launch.real import RealRun  # only there are the packages of requirements-testbed.txt needed
+    except ImportError as error:
+        raise InputError(f"--env=testbed: expected the packages of requirements-testbed.txt, found {error}") from error
+    return RealRun(chosen, folder, owner(chosen))
 
 
 def owner(chosen: Settings) -> str:
@@ -35,7 +58,7 @@ def finished(folder: pathlib.Path) -> dict[str, Any] | None:
         raise InputError(f"summary.json: expected JSON, found {error} in {folder}") from error
 
 
-def open_unit(chosen: Settings, folder: pathlib.Path, checkpoint_epochs: int = 10) -> Simulation:
+def open_unit(chosen: Settings, folder: pathlib.Path, checkpoint_epochs: int = 10) -> Runner:
     """What learns in `folder`, which is made if it isn't there.
 
     Raises:
@@ -46,25 +69,25 @@ def open_unit(chosen: Settings, folder: pathlib.Path, checkpoint_epochs: int = 1
         raise InputError(f"run folder: expected a run of the same settings, found another's in {folder}")
     if not resume:
         run_folder.check_new(folder)
-    simulation = Simulation(chosen, folder, owner(chosen), checkpoint_epochs)
+    runner = _runner(chosen, folder, checkpoint_epochs)
     if not resume:
         run_folder.make_folder(folder)
-        run_folder.write_config(folder, chosen, ENV)
+        run_folder.write_config(folder, chosen, chosen.env)
     (folder / "checkpoints").mkdir(exist_ok=True)
-    return simulation
+    return runner
 
 
-def finish(simulation: Simulation, threads: int = 0) -> dict[str, Any]:
+def finish(runner: Runner, threads: int = 0) -> dict[str, Any]:
     """Learns to the end, from the last checkpoints if there are any, and writes the results. Returns the summary.
 
     Raises:
       KeyboardInterrupt: after checkpointing.
     """
-    done = finished(simulation.folder)
+    done = finished(runner.folder)
     if done is not None:
         return done
-    histories = simulation.learn(threads or len(os.sched_getaffinity(0)))
-    return run_folder.write_results(simulation.folder, simulation.settings, ENV, histories, simulation.oracle)
+    histories = runner.learn(threads or len(os.sched_getaffinity(0)))
+    return run_folder.write_results(runner.folder, runner.settings, runner.settings.env, histories, runner.oracle)
 
 
 def run(chosen: Settings, folder: pathlib.Path, *, threads: int = 0, checkpoint_epochs: int = 10) -> dict[str, Any]:

@@ -28,6 +28,8 @@ def slowdown(node: Node, tasks: int, reference_cores: int) -> float:
     """What multiplies one task's share when `tasks` of them are on a node."""
     if node.contention == "steps":
         return max(1, math.ceil(tasks / node.cores))
+    if node.contention == "queue":
+        return sum(math.ceil(place / node.cores) for place in range(1, tasks + 1)) / tasks if tasks else 1
     further = (tasks - 1) * reference_cores / node.cores
     return 1 + (further if node.contention == "linear" else further * further)
 

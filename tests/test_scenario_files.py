@@ -163,7 +163,7 @@ def message(folder, file: str = SCENARIO) -> str:
             SCENARIO,
             r'contention = "linear"',
             'contention = "cubic"',
-            "edge.contention: expected linear, steps, quadratic, found 'cubic' in PLACE",
+            "edge.contention: expected linear, steps, quadratic, queue, found 'cubic' in PLACE",
         ),
         (
             SCENARIO,

@@ -13,6 +13,9 @@ from edge_cloud import certificates as authority
 from edge_cloud.client import Fleet
 from edge_cloud.inventory import RESERVED, Emulation, Inventory, NodeSpec
 from edge_cloud.node import Links, Node
+from hl_jax import simulator
+from hl_jax.penalty import straight_penalty
+from hl_jax.scenario import Scenario
 from launch import model_files
 from launch.local_fleet import with_ports
 
@@ -80,6 +83,11 @@ def running(inventory: Inventory, **policies: Any) -> Iterator[tuple[Fleet, dict
         fleet = stack.enter_context(Fleet(inventory, timeout_s=10.0))
         fleet.wait_until_known(30.0)
         yield fleet, nodes
+
+
+def params_of(scenario: Scenario) -> simulator.EnvParams:
+    """The scenario's arrays with a penalty that no test breaks for profit."""
+    return simulator.make_params(scenario, straight_penalty(100.0, 212.0))
 
 
 def changed(inventory: Inventory, name: str, **changes: Any) -> Inventory:

@@ -16,13 +16,12 @@ import psutil
 import pytest
 
 from edge_cloud import inventory as inventories
-from hl_jax.penalty import straight_penalty
 from launch import adapter, scenario_files
 from launch.adapter import GymnaxTestbed, TestbedEnv
 from launch.errors import InputError
 from tests import env_contract
 from tests.edge_cloud import fleets
-from tests.edge_cloud.fleets import wait_for
+from tests.edge_cloud.fleets import params_of, wait_for
 
 EXP_A = fleets.ROOT / "data" / "scenarios" / "expA.toml"
 EXP_C = fleets.ROOT / "data" / "scenarios" / "expC.toml"
@@ -41,9 +40,7 @@ def test_the_contract_and_everything_that_a_step_leaves(model_dir, tmp_path):
     scenario = dataclasses.replace(scenario_files.load_scenario(EXP_C), constraint=85.0)
     record = tmp_path / "steps.jsonl"
     inventory = local_inventory(model_dir, deadline_ms=20000.0)
-    with TestbedEnv(
-        scenario, inventory, straight_penalty(100.0, 212.0), folder=tmp_path / "testbed", record=record
-    ) as env:
+    with TestbedEnv(scenario, inventory, params_of(scenario), folder=tmp_path / "testbed", record=record) as env:
         names = {node.name: node for node in env.inventory.nodes}
         assert [names[name].link for name in ("S1", "S2", "S3", "S4", "S5")] == ["weak"] * 3 + ["regular"] * 2
         processes = [psutil.Process(env.testbed.pid(name)) for name in env.testbed.names()]
@@ -71,7 +68,7 @@ def test_a_failure_takes_the_testbed_down(model_dir, tmp_path):
     processes = []
 
     def fail() -> None:
-        with TestbedEnv(scenario, local_inventory(model_dir), straight_penalty(100.0, 212.0)) as env:
+        with TestbedEnv(scenario, local_inventory(model_dir), params_of(scenario)) as env:
             processes.extend(psutil.Process(env.testbed.pid(name)) for name in env.testbed.names())
             raise ZeroDivisionError
 

@@ -16,11 +16,10 @@ import pytest
 
 from edge_cloud import inventory as inventories
 from edge_cloud.rpc import CallError
-from hl_jax.penalty import straight_penalty
 from launch import adapter, scenario_files
 from launch.adapter import TestbedEnv
 from tests.edge_cloud import fleets
-from tests.edge_cloud.fleets import CLOUD, EDGE, wait_for
+from tests.edge_cloud.fleets import CLOUD, EDGE, params_of, wait_for
 
 DEADLINE_MS = 4000.0
 SOAK_MINUTES = float(os.environ.get("HL_JAX_SOAK_MINUTES", "0"))
@@ -37,9 +36,7 @@ def env(model_dir, tmp_path_factory):
     changes = {"model_dir": str(model_dir), "emulation": emulation, "deadline_ms": DEADLINE_MS}
     inventory = dataclasses.replace(inventory, monitor_period_ms=300.0, **changes)
     scenario = scenario_files.load_scenario(fleets.ROOT / "data" / "scenarios" / "expA.toml").with_users(2)
-    with TestbedEnv(
-        scenario, inventory, straight_penalty(100.0, 212.0), folder=folder, record=folder / "steps.jsonl"
-    ) as env:
+    with TestbedEnv(scenario, inventory, params_of(scenario), folder=folder, record=folder / "steps.jsonl") as env:
         yield env
 
 
