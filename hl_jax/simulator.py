@@ -81,6 +81,11 @@ class EnvState:
     time: chex.Array  # [] int32
 
 
+def queue_occupancy(tasks: np.ndarray, cores: int) -> np.ndarray:
+    """Mean time of n tasks that `cores` cores serve first come, first served, in one's; `tasks` is 0, 1, …, n."""
+    return np.maximum(np.cumsum(np.ceil(tasks / cores)) / np.maximum(tasks, 1), 1.0)
+
+
 def _occupancy(node: Node, reference_cores: int, users: int) -> np.ndarray:
     """Multiplier of one task's share when n tasks are there, n = 0..N. Shape [N+1]."""
     tasks = np.arange(users + 1)
@@ -89,7 +94,7 @@ def _occupancy(node: Node, reference_cores: int, users: int) -> np.ndarray:
         "linear": 1.0 + further,
         "steps": np.maximum(np.ceil(tasks / node.cores), 1.0),
         "quadratic": 1.0 + further**2,
-        "queue": np.maximum(np.cumsum(np.ceil(tasks / node.cores)) / np.maximum(tasks, 1), 1.0),
+        "queue": queue_occupancy(tasks, node.cores),
     }
     return form[node.contention]
 

@@ -1,26 +1,43 @@
 """Fits the simulator's times and writes them as a calibration file: `python -m launch.calibrate --source=paper`.
 
-The result is a function of the files under `--data` alone: fitting again gives the same bytes.
+`--source=paper` depends on the files under `--data` alone: fitting again gives the same bytes. `--source=testbed`
+measures a fleet of real nodes; its file is the fleet's digital twin, for `--calibration` of the other entry points.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from hl_jax import calibration, constraints, oracle, scenario, simulator
 from launch import errors, scenario_files
 from launch.errors import InputError
 
-_SOURCE = flags.DEFINE_enum("source", "paper", ["paper"], "What to fit the times to: the paper's Table V.")
-_OUT = flags.DEFINE_string("out", "data/calibration/paper.json", "Calibration file to write.")
+_SOURCE = flags.DEFINE_enum(
+    "source", "paper", ["paper", "testbed"], "What to fit the times to: the paper's Table V, or a fleet of real nodes."
+)
+_OUT = flags.DEFINE_string(
+    "out", None, "Calibration file to write; default data/calibration/paper.json, for a testbed runs/twin.json."
+)
+_INVENTORY = flags.DEFINE_string(
+    "inventory", "data/inventories/local.toml", "With --source=testbed, the fleet (TOML); ports 0: started here."
+)
+_SCENARIO = flags.DEFINE_string(
+    "scenario", "data/scenarios/expA.toml", "With --source=testbed, devices, links and cores; its Busy factors stay."
+)
+_REPEATS = flags.DEFINE_integer("repeats", 6, "Steps of each joint action that is measured.", lower_bound=2)
+_CHECK = flags.DEFINE_integer(
+    "check", 0, "Random joint actions to predict and then measure, which nothing is fitted to.", lower_bound=0
+)
 _DATA = flags.DEFINE_string("data", "data", "Folder of the tables, the model pool and the assumed numbers.")
 
 _TABLE = "paper, Table V, with the links of Table IV"
@@ -216,9 +233,62 @@ def _print_rows(rows: Sequence[calibration.Row], pool: scenario.ModelPool, path:
     print(f"written to {path}")
 
 
+def _from_testbed(out: pathlib.Path) -> None:
+    """Measures a fleet, fits, writes the file, and says how well its twin predicts."""
+    try:
+        from launch import fleet_profile as profile  # only there are the packages of requirements-testbed.txt needed
+    except ImportError as error:
+        expected = "the packages of requirements-testbed.txt"
+        raise InputError(f"--source=testbed: expected {expected}, found {error}") from error
+    fleet, inventory = scenario_files.load_scenario(_SCENARIO.value), profile.read_inventory(_INVENTORY.value)
+    observations = profile.measure(fleet, inventory, _REPEATS.value)
+    made = profile.fitted(fleet, observations)
+    times = dataclasses.asdict(made.timing)
+    times["local_ms"] = dict(zip(fleet.pool.names, made.timing.local_ms, strict=True))
+    status = dict.fromkeys(times, "measured") | dict.fromkeys(("busy_cpu_factor", "busy_memory_factor"), "assumed")
+    document = {
+        "about": {
+            "source": f"the fleet {inventory.name}, measured {datetime.date.today().isoformat()}",
+            "command": f"python -m launch.calibrate --source=testbed --inventory={_INVENTORY.value}",
+            "units": "ms; *_factor and *_cores have none",
+            "method": "hl_jax/twin.py",
+            "emulation": dataclasses.asdict(inventory.emulation) if inventory.emulation else None,
+        },
+        **times,
+        "noise": made.noise,
+        "contention": profile.twin.CONTENTION,
+        "status": status,
+        "fit": {"art_error_percent": profile.summary_of(made.error_percent), "joint_actions": len(observations)},
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _write(out, document)
+    print(f"written to {out}; error of ART over what was fitted: {document['fit']['art_error_percent']}")
+    if _CHECK.value:
+        there = scenario_files.load_calibration(out, fleet.pool).apply(fleet)
+        errors, seen = profile.held_out(there, inventory, _CHECK.value, _REPEATS.value)
+        document["fit"]["held_out_art_error_percent"] = profile.summary_of(errors)
+        document["fit"]["held_out"] = [
+            {
+                "action": list(one.action),
+                "art_ms": round(float(np.nanmean(one.response_ms)), 2),
+                "error": round(error, 2),
+            }
+            for error, one in zip(errors, seen, strict=True)
+        ]
+        _write(out, document)
+        print(f"error of ART over {_CHECK.value} held-out joint actions: {profile.summary_of(errors)} %")
+
+
 def main() -> None:
+    """Fits, writes the file, and says how well it fits."""
+    if _SOURCE.value == "testbed":
+        _from_testbed(pathlib.Path(_OUT.value or "runs/twin.json"))
+        return
+    _from_paper(pathlib.Path(_DATA.value), pathlib.Path(_OUT.value or "data/calibration/paper.json"))
+
+
+def _from_paper(data: pathlib.Path, out: pathlib.Path) -> None:
     """Fits, writes the file, and prints how it compares with the table, row by row."""
-    data, out = pathlib.Path(_DATA.value), pathlib.Path(_OUT.value)
     pool = scenario_files.load_pool(data / "pools" / "mobilenet.toml")
     rows = _read_rows(data, pool)
     assumed, status = _read_assumed(data / "calibration" / "assumed.toml")
