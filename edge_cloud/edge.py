@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
-from collections.abc import Callable
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -15,6 +15,8 @@ from edge_cloud.monitor import Delay
 from edge_cloud.rpc import Call, CallError, Peer, Refused
 from edge_cloud.service import acknowledged, classify
 from edge_cloud.slots import Slots
+
+STEPS_KEPT = 16  # whose decisions are remembered
 
 
 class DelayBook:
@@ -31,11 +33,76 @@ class DelayBook:
                 status.delay_ms = self._delays[sender].add(status.sent_at_ms)
 
 
+class _Asked:
+    """A step's joint decision that one request is asking the cloud for, and others wait for."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.decision: pb.Decision | None = None
+        self.error: Refused | None = None
+
+
+class Decisions:
+    """Asks the cloud for each step's joint decision once, whoever of the devices asks first.
+
+    Args:
+      ask: passes a request on to the cloud.
+      devices: their names, in the inventory's order.
+    """
+
+    def __init__(self, ask: Callable[[pb.DecideRequest, Call], pb.Decision], devices: Sequence[str]) -> None:
+        self._ask, self._devices = ask, tuple(devices)
+        self._steps: OrderedDict[int, _Asked] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, request: pb.DecideRequest, call: Call) -> pb.Decision:
+        """One device's part of the decision.
+
+        Raises:
+          Refused: if the cloud doesn't give it in time. The next request asks again.
+        """
+        if request.device not in self._devices:
+            known, found = ", ".join(self._devices), f"{request.device[:40]!r}"
+            raise Refused(grpc.StatusCode.NOT_FOUND, f"device: expected one of {known}, found {found}")
+        with self._lock:
+            asked = self._steps.get(request.step)
+            first = asked is None
+            if asked is None:
+                asked = self._steps[request.step] = _Asked()
+                while len(self._steps) > STEPS_KEPT:
+                    self._steps.popitem(last=False)
+        if first:
+            self._fill(asked, request, call)
+        elif not asked.done.wait(call.remaining_s):
+            raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED, f"decision: expected one for step {request.step} in time")
+        if asked.decision is None:
+            raise asked.error or Refused(grpc.StatusCode.UNAVAILABLE, "decision: expected one, found none")
+        choice = asked.decision.joint[self._devices.index(request.device)]
+        return pb.Decision(step=request.step, choice=choice)
+
+    def _fill(self, asked: _Asked, request: pb.DecideRequest, call: Call) -> None:
+        try:
+            decision = self._ask(request, call)
+            if decision.step != request.step or len(decision.joint) != len(self._devices):
+                expected = f"{len(self._devices)} choices for step {request.step}"
+                found = f"{len(decision.joint)} for step {decision.step}"
+                raise Refused(grpc.StatusCode.UNAVAILABLE, f"decision: expected {expected}, found {found}")
+            asked.decision = decision
+        except Refused as error:
+            asked.error = error
+        finally:
+            if asked.decision is None:
+                with self._lock:
+                    self._steps.pop(request.step, None)
+            asked.done.set()
+
+
 class EdgeRouter:
     """Serves the edge's methods.
 
     Args:
       name: the edge's.
+      devices: the devices' names, in the inventory's order.
       slots: where it computes.
       cloud: the cloud node.
       status: reads the edge's monitor.
@@ -45,6 +112,7 @@ class EdgeRouter:
     def __init__(
         self,
         name: str,
+        devices: Sequence[str],
         slots: Slots,
         cloud: Peer,
         status: Callable[[], pb.Status],
@@ -53,11 +121,12 @@ class EdgeRouter:
         self._name, self._slots, self._cloud = name, slots, cloud
         self._status, self._hear = status, hear
         self._delays = DelayBook()
+        self._decisions = Decisions(lambda request, call: self._pass("Decide", request, call), devices)
 
     def decide(self, request: pb.DecideRequest, call: Call) -> Message:
-        """Steps 2 to 4: passes a request on and the decision back."""
+        """Steps 2 to 4: passes a step's first request on, and every device's part of the decision back."""
         _check_sender(request.device, call)
-        return self._pass("Decide", request, call)
+        return self._decisions.of(request, call)
 
     def classify(self, request: pb.ClassifyRequest, call: Call) -> Message:
         """Computes here, or passes the input on to the cloud."""

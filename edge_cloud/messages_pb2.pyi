@@ -47,12 +47,14 @@ class DecideRequest(_message.Message):
     def __init__(self, step: _Optional[int] = ..., device: _Optional[str] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("step", "choice")
+    __slots__ = ("step", "choice", "joint")
     STEP_FIELD_NUMBER: _ClassVar[int]
     CHOICE_FIELD_NUMBER: _ClassVar[int]
+    JOINT_FIELD_NUMBER: _ClassVar[int]
     step: int
     choice: int
-    def __init__(self, step: _Optional[int] = ..., choice: _Optional[int] = ...) -> None: ...
+    joint: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, step: _Optional[int] = ..., choice: _Optional[int] = ..., joint: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("node", "sequence", "sent_at_ms", "cpu", "memory", "delay_ms", "upper_delay_ms")

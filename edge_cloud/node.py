@@ -132,7 +132,8 @@ class Node:
             }
         assert self._peer is not None
         if spec.kind == "edge":
-            edge = EdgeRouter(spec.name, slots, self._peer, self.status, self._hear)
+            devices = [device.name for device in inventory.devices]
+            edge = EdgeRouter(spec.name, devices, slots, self._peer, self.status, self._hear)
             return {
                 "Decide": edge.decide,
                 "Classify": edge.classify,

@@ -151,7 +151,8 @@ class Orchestrator:
             joint = self._policy.decide(request.step, lambda: self._table.state().levels, call.remaining_s)
         except TimeoutError as error:
             raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED, str(error)) from error
-        return pb.Decision(step=request.step, choice=joint[self._table.devices.index(request.device)])
+        choice = joint[self._table.devices.index(request.device)]
+        return pb.Decision(step=request.step, choice=choice, joint=joint)
 
     def classify(self, request: pb.ClassifyRequest, call: Call) -> Message:
         """Computes here."""

@@ -245,15 +245,21 @@ class Peer:
         Raises:
           CallError: if there is no usable reply within `timeout_s`.
         """
-        return self.answer(method, self.start(method, request, timeout_s))
+        try:
+            # Not a future: this thread itself waits for the network, and no other has to wake it.
+            return self._parsed(method, self._stub(method)(request.SerializeToString(), timeout=timeout_s))
+        except grpc.RpcError as error:
+            raise self._failed(method, error) from error
 
     def start(self, method: str, request: Message, timeout_s: float) -> Any:
         """Calls `method` without waiting; `answer` waits."""
+        return self._stub(method).future(request.SerializeToString(), timeout=timeout_s)
+
+    def _stub(self, method: str) -> Any:
         with self._lock:
             if method not in self._methods:
                 self._methods[method] = self._channel.unary_unary(f"/{SERVICE}/{method}")
-            stub = self._methods[method]
-        return stub.future(request.SerializeToString(), timeout=timeout_s)
+            return self._methods[method]
 
     def answer(self, method: str, call: Any) -> Any:
         """The reply to a call that was started.
@@ -262,16 +268,23 @@ class Peer:
           CallError: if there is no usable one.
         """
         try:
-            return METHODS[method][1].FromString(call.result())
-        except DecodeError as error:
-            expected = f"a {METHODS[method][1].__name__}"
-            raise CallError(self.name, method, "INVALID_REPLY", f"expected {expected}, found other bytes") from error
+            return self._parsed(method, call.result())
         except grpc.FutureCancelledError as error:
             raise CallError(self.name, method, "CANCELLED", "given up by the caller") from error
         except grpc.RpcError as error:
-            # A failed future is both the error and the call.
-            status: Any = error
-            raise CallError(self.name, method, status.code().name, str(status.details())) from error
+            raise self._failed(method, error) from error
+
+    def _parsed(self, method: str, answer: bytes) -> Any:
+        try:
+            return METHODS[method][1].FromString(answer)
+        except DecodeError as error:
+            expected = f"a {METHODS[method][1].__name__}"
+            raise CallError(self.name, method, "INVALID_REPLY", f"expected {expected}, found other bytes") from error
+
+    def _failed(self, method: str, error: grpc.RpcError) -> CallError:
+        # What is raised is both the error and the call.
+        status: Any = error
+        return CallError(self.name, method, status.code().name, str(status.details()))
 
     def is_serving(self, timeout_s: float) -> bool:
         """Whether its health service says so within `timeout_s`."""

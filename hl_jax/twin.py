@@ -114,7 +114,8 @@ def fit(scenario: Scenario, observations: Sequence[Observation]) -> Twin:
         weak_device_ms=value["weak_device"],
         weak_edge_ms=value["weak_edge"],
         weak_edge_offload_ms=value["weak_edge_offload"],
-        weak_cloud_offload_ms=value["weak_cloud_offload"],
+        # Where no cloud was weak: taken as a weak edge's.
+        weak_cloud_offload_ms=value["weak_cloud_offload" if used[-1] else "weak_edge_offload"],
     )
     errors = []
     for seen in observations:
