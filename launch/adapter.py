@@ -60,11 +60,12 @@ def fleet_of(scenario: Scenario, inventory: Inventory) -> Inventory:
     Links that are regular at both ends need no relay, unless faults are to be played on them.
 
     Raises:
-      InputError: if the inventory lacks a device of the scenario, or has other models.
+      InputError: if the inventory lacks a device or a model of the scenario.
     """
-    if inventory.models != scenario.pool.names:
+    models = scenario.pool.names
+    if not set(models) <= set(inventory.models):
         found = ", ".join(inventory.models)
-        expected = f"those of scenario {scenario.name} ({', '.join(scenario.pool.names)})"
+        expected = f"those of scenario {scenario.name} ({', '.join(models)})"
         raise InputError(f"models: expected {expected}, found {found} in inventory {inventory.name}")
     if scenario.dynamics is not None:
         raise InputError(f"scenario {scenario.name}: expected fixed conditions on real nodes, found [dynamics]")
@@ -86,7 +87,11 @@ def fleet_of(scenario: Scenario, inventory: Inventory) -> Inventory:
     devices = [placed(known[each.name], each.link, weak_edge, speed=each.speed) for each in scenario.devices]
     edge = tier(inventory.edge, scenario.edge, scenario.cloud.link == "weak")
     cloud = tier(inventory.cloud, scenario.cloud, False)
-    return dataclasses.replace(inventory, nodes=(*devices, edge, cloud))
+    emulation = inventory.emulation
+    if emulation is not None:
+        cpu_ms = {name: value for name, value in emulation.cpu_ms.items() if name in models}
+        emulation = dataclasses.replace(emulation, cpu_ms=cpu_ms)
+    return dataclasses.replace(inventory, models=models, nodes=(*devices, edge, cloud), emulation=emulation)
 
 
 class TestbedEnv:

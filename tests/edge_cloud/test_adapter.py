@@ -116,6 +116,11 @@ def test_an_inventory_that_does_not_fit_is_refused(change, message):
         adapter.fleet_of(scenario_files.load_scenario(EXP_A), dataclasses.replace(inventory, **values))
 
 
+def test_a_scenario_with_fewer_models_takes_those():
+    scenario = scenario_files.load_scenario(EXP_A).with_knobs("offloading")
+    assert adapter.fleet_of(scenario, local_inventory(pathlib.Path("models"))).models == scenario.pool.names == ("d0",)
+
+
 def test_a_dynamic_scenario_is_refused():
     scenario = scenario_files.load_scenario(fleets.ROOT / "data" / "scenarios" / "dynamic.toml")
     with pytest.raises(InputError, match="expected fixed conditions on real nodes"):

@@ -1,0 +1,127 @@
+"""How close to the best a real fleet's learned decisions are: `python -m launch.candidates --calibration=twin.json …`.
+
+Nobody knows a real fleet's optimum. So the best joint actions by its digital twin are measured for real, and beside
+them what runs have decided, in turns, so that all see the same machine. Joint actions that differ only in which of
+equal devices does what count as one.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from hl_jax import search, simulator
+from hl_jax.scenario import Scenario
+from launch import errors, fleet_profile, units
+from launch.adapter import TestbedEnv
+from launch.errors import InputError
+from launch.flags import chosen_scenario, scenario_file
+
+FLAGS = flags.FLAGS
+_INVENTORY = flags.DEFINE_string("inventory", "data/inventories/local.toml", "The fleet (TOML); ports 0: started here.")
+_RUNS = flags.DEFINE_list("run_dirs", [], "Finished runs whose seeds' decisions are measured too.")
+_COUNT = flags.DEFINE_integer("candidates", 20, "The twin's best joint actions to measure.", lower_bound=1)
+_TIMES = flags.DEFINE_integer("measurements", 20, "Steps of each.", lower_bound=1)
+_OUT = flags.DEFINE_string("out", "", "File to write all of it to, as JSON; default none.")
+
+
+def canonical(scenario: Scenario, action: tuple[int, ...]) -> tuple[int, ...]:
+    """The same joint action with the choices of equal devices in order."""
+    groups: dict[tuple[str, float], list[int]] = {}
+    for index, device in enumerate(scenario.devices):
+        groups.setdefault((device.link, device.speed), []).append(index)
+    result = list(action)
+    for indices in groups.values():
+        for index, choice in zip(indices, sorted(action[index] for index in indices), strict=True):
+            result[index] = choice
+    return tuple(result)
+
+
+def best_candidates(scenario: Scenario, count: int) -> list[tuple[tuple[int, ...], float]]:
+    """The `count` best joint actions that keep the constraint, by the twin, each with its ART (ms).
+
+    Raises:
+      InputError: if there are too many joint actions to go through.
+    """
+    params, users, choices = simulator.make_params(scenario), scenario.users, scenario.choices
+    total = search.joint_actions(users, choices)
+    if total > search.MOST_JOINT_ACTIONS:
+        expected = f"at most {search.MOST_JOINT_ACTIONS} joint actions"
+        raise InputError(f"--users: expected {expected}, found {choices} ** {users}")
+    actions = np.stack(np.unravel_index(np.arange(total), (choices,) * users), axis=1).astype(np.int32)
+    response = jax.jit(jax.vmap(simulator.response_ms, in_axes=(None, None, 0)))(params, params.start, actions)
+    feasible = jax.jit(jax.vmap(simulator.meets_constraint, in_axes=(None, 0)))(params, actions)
+    art = np.where(feasible, np.asarray(response, np.float64).mean(axis=1), np.inf)
+    found: dict[tuple[int, ...], float] = {}
+    for index in np.argsort(art, kind="stable"):
+        if len(found) == count or not np.isfinite(art[index]):
+            break
+        found.setdefault(canonical(scenario, tuple(actions[index].tolist())), float(art[index]))
+    return list(found.items())
+
+
+def _decisions(scenario: Scenario) -> list[tuple[str, tuple[int, ...]]]:
+    """What the seeds of the given runs decided."""
+    labels, found = scenario.choice_labels(), []
+    for folder in _RUNS.value:
+        summary = units.finished(pathlib.Path(folder))
+        if summary is None:
+            raise InputError(f"--run_dirs: expected finished runs, found no summary.json in {folder}")
+        for seed in summary["seeds"]:
+            if len(seed["decision"]) != scenario.users or not set(seed["decision"]) <= set(labels):
+                raise InputError(
+                    f"--run_dirs: expected {scenario.users} devices of this pool, found others in {folder}"
+                )
+            action = tuple(labels.index(choice) for choice in seed["decision"])
+            found.append((f"{pathlib.Path(folder).name}, seed {seed['seed']}", canonical(scenario, action)))
+    return found
+
+
+def main() -> None:
+    """Measures, and prints every run's decision beside the best candidate."""
+    if FLAGS.calibration is None:
+        raise InputError("--calibration: expected the fleet's digital twin (python -m launch.calibrate), found none")
+    scenario = chosen_scenario(scenario_file(), FLAGS.users, FLAGS.constraint)
+    candidates, decided = best_candidates(scenario, _COUNT.value), _decisions(scenario)
+    times: dict[tuple[int, ...], list[float]] = {action: [] for action, _ in candidates}
+    times |= {action: [] for _, action in decided}
+    inventory = fleet_profile.read_inventory(_INVENTORY.value)
+    with TestbedEnv(scenario, inventory, simulator.make_params(scenario)) as env:
+        env.profile(candidates[0][0], 2)
+        for _ in range(_TIMES.value):
+            for action in times:
+                times[action].append(float(np.nanmean(env.profile(action, 1))))
+    mean = {action: float(np.mean(values)) for action, values in times.items()}
+    best = min((action for action, _ in candidates), key=lambda action: mean[action])
+    labels, predicted = scenario.choice_labels(), dict(candidates)
+
+    def entry(name: str, action: tuple[int, ...]) -> dict[str, Any]:
+        return {
+            "what": name,
+            "decision": [labels[choice] for choice in action],
+            "art_ms": round(mean[action], 2),
+            "standard_error_ms": round(float(np.std(times[action]) / np.sqrt(len(times[action]))), 2),
+            "twin_art_ms": round(predicted[action], 2) if action in predicted else None,
+            "over_best_percent": round(100.0 * (mean[action] / mean[best] - 1.0), 2),
+        }
+
+    rows = [entry(f"candidate {place + 1}", action) for place, (action, _) in enumerate(candidates)]
+    rows += [entry(name, action) for name, action in decided]
+    for row in rows:
+        numbers = f"{row['art_ms']:>8.2f} ± {row['standard_error_ms']:<5.2f} {row['over_best_percent']:>+7.2f} %"
+        print(f"{row['what']:<28} {numbers}  {' '.join(row['decision'])}")
+    near = sum(row["over_best_percent"] <= 5.0 for row in rows[len(candidates) :])
+    if decided:
+        print(f"{near} of {len(decided)} decisions within 5 % of the best measured candidate")
+    if _OUT.value:
+        document = {"constraint": FLAGS.constraint or scenario.constraint, "measurements": _TIMES.value, "rows": rows}
+        pathlib.Path(_OUT.value).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    errors.run(main)
