@@ -45,7 +45,7 @@ def _terminated_like_interrupted() -> Iterator[None]:
         return
 
     def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("SIGTERM")
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:

@@ -95,8 +95,9 @@ def main() -> int:
     print(f"run folder: {folder}", file=sys.stderr)
     try:
         summary = units.finish(runner, FLAGS.threads)
-    except KeyboardInterrupt:
-        print(f"interrupted; go on with: python -m launch.train --resume --run_dir={folder}", file=sys.stderr)
+    except KeyboardInterrupt as reason:
+        by = f" by {reason}" if str(reason) else ""
+        print(f"interrupted{by}; go on with: python -m launch.train --resume --run_dir={folder}", file=sys.stderr)
         return 130
     print((folder / "decisions.md").read_text(encoding="utf-8"))
     if runner.oracle is None:

@@ -45,8 +45,10 @@ def test_the_contract_and_everything_that_a_step_leaves(model_dir, tmp_path):
         assert [names[name].link for name in ("S1", "S2", "S3", "S4", "S5")] == ["weak"] * 3 + ["regular"] * 2
         processes = [psutil.Process(env.testbed.pid(name)) for name in env.testbed.names()]
         env_contract.check_environment(GymnaxTestbed(env), env.params, steps=12, repeatable=False)
-        obs, reward, _, _, info = env.step(np.array([7, 7, 7, 7, 7]))
-        assert list(obs[10:15]) == [1, 1, 1, 0, 0]  # the links as the scenario has them
+        # The links as the scenario has them; a machine that is busy may delay the messages of regular ones, too.
+        steps_before = env.steps
+        wait_for(lambda: list(env.step(np.array([7, 7, 7, 7, 7]))[0][10:15]) == [1, 1, 1, 0, 0], 60.0)
+        _, reward, _, _, info = env.step(np.array([7, 7, 7, 7, 7]))
         assert not info["lost"].any()
         assert info["reasons"] == ("",) * 5
         assert not info["feasible"]
@@ -59,7 +61,9 @@ def test_the_contract_and_everything_that_a_step_leaves(model_dir, tmp_path):
         steps = env.steps
     assert not any(process.is_running() for process in processes)
     lines = [json.loads(line) for line in record.read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(steps)) == list(range(16))
+    assert [line["step"] for line in lines] == list(range(steps))
+    assert steps_before == 12
+    assert steps >= 17
     assert all(len(line["outcomes"]) == 5 for line in lines)
 
 

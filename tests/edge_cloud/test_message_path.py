@@ -134,9 +134,14 @@ def test_a_policy_plugged_into_the_cloud_decides(model_dir, certificates):
 
 
 def test_weak_links_cost_each_outgoing_message(model_dir, certificates):
+    def overhead(steps, device):
+        return min(step[device].response_ms - step[device].queue_ms - step[device].compute_ms for step in steps)
+
     inventory = fleets.inventory(model_dir, certificates, devices=2, links=True, weak=("S1",), scale=2.0)
     with fleets.running(inventory) as (fleet, _):
         rows = [fleet.step([7, 7], DEADLINE_S) for _ in range(8)]
+        while overhead(rows, 1) >= 20.0 and len(rows) < 60:  # the machine may be busy, but not always
+            rows.append(fleet.step([7, 7], DEADLINE_S))
         offload = [fleet.step([EDGE, 7], DEADLINE_S) for _ in range(8)]
         levels = wait_for(lambda: levels if (levels := list(fleet.state().levels))[4] == 1 else None)
         assert levels[5] == 0
@@ -144,9 +149,6 @@ def test_weak_links_cost_each_outgoing_message(model_dir, certificates):
         fleet.set_link("S2", up_ms=0.0, down_ms=20.0)
         wait_for(lambda: fleet.state().levels[-2] == 1)
         edge_weak = [fleet.step([7, 7], DEADLINE_S)[1].decide_ms for _ in range(8)]
-
-    def overhead(steps, device):
-        return min(step[device].response_ms - step[device].queue_ms - step[device].compute_ms for step in steps)
 
     # Of a few steps the fastest, which other work on the machine can only make slower.
     assert overhead(rows, 1) < 20.0 <= overhead(rows, 0)  # the request for a decision

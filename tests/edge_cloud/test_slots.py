@@ -112,24 +112,25 @@ def test_a_slot_is_held_as_paced(pacing, background, expected_ms):
     stub.go.set()
     slots = open_slots(stub, pacing=pacing, background=lambda: background)
     times = [slots.run("d0", IMAGE, 20.0).compute_ms for _ in range(3)]
+    while min(times) >= expected_ms + 40.0 and len(times) < 30:  # the machine may be busy, but not always
+        times.append(slots.run("d0", IMAGE, 20.0).compute_ms)
     slots.close()
-    assert min(times) >= expected_ms
-    assert min(times) < expected_ms + 40.0  # the machine may be busy, but not three times in a row
+    assert expected_ms <= min(times) < expected_ms + 40.0
 
 
 def test_cores_work_side_by_side_and_busy_time_is_theirs():
     stub, results = Stub(cpu_ms=10.0), []
     stub.go.set()
-    slots = open_slots(stub, cores=2, pacing=Pacing("measured", 20.0))
+    slots = open_slots(stub, cores=2, pacing=Pacing("measured", 60.0))
     started = time.monotonic()
     threads = [run_in_thread(slots, number, results) for number in range(4)]
     for thread in threads:
         thread.join()
     elapsed = time.monotonic() - started
-    # Two rounds of 200 ms: the first two wait for nothing, the others for the first ones.
+    # Two rounds of 600 ms: the first two wait for nothing, the others for the first ones.
     waits = sorted(result.queue_ms for result in results)
-    assert waits[1] < 150.0 < waits[2]
-    assert 0.8 <= slots.busy_seconds() <= 2 * elapsed
+    assert waits[1] < 400.0 < waits[2]
+    assert 2.4 <= slots.busy_seconds() <= 2 * elapsed
     slots.close()
 
 
