@@ -1,13 +1,11 @@
-"""Algorithm 1 as a whole: what it counts, stores and copies; its seeds; both worlds; and that it learns."""
+"""Algorithm 1 as a whole: what it counts, stores and copies; its seeds; and that it learns."""
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +16,7 @@ from hl_jax.agents import hybrid
 from hl_jax.agents.config import HybridConfig
 from hl_jax.agents.hybrid import Hybrid
 from hl_jax.agents.learner import Learner
-from hl_jax.agents.world import Run, World, compiled_world
+from hl_jax.agents.world import Run, compiled_world
 from hl_jax.penalty import sufficient_penalty
 from hl_jax.scenario import Device, Node, Scenario
 from hl_jax.simulator import Orchestration
@@ -288,73 +286,6 @@ def test_one_program_serves_every_epoch_scenario_and_constraint_of_a_size(name):
     here, there = trained(name, (0, 1))[-1][0], epochs(name, (0, 1), OTHER, count=2)[-1][0]
     assert (here.agent.direct.ring.data.cost != there.agent.direct.ring.data.cost).any()
     assert [program._cache_size() for program in programs(name)] == [1, 1]
-
-
-# -- Two worlds ---------------------------------------------------------------------------------------------------
-
-
-def phase(name: str) -> Any:
-    return jax.jit(getattr(Learner, name), static_argnums=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class SteppedLearner(Learner):
-    """The same phases, each compiled by itself, for a world that is stepped from the host."""
-
-    act, observe, learn_direct = phase("act"), phase("observe"), phase("learn_direct")
-    fit_model, suggest, is_new = phase("fit_model"), phase("suggest"), phase("is_new")
-    plan_real, learn_plan, joint = phase("plan_real"), phase("learn_plan"), phase("joint")
-
-
-def host_world(params: simulator.EnvParams, taken: collections.Counter[str]) -> World:
-    """A Python loop around an environment that is only touched for a step that is really taken."""
-    environment = jax.jit(Orchestration().step)
-
-    def repeat(count: Any, body: Any, carry: Any) -> Any:
-        for _ in range(int(count)):
-            carry = body(carry)
-        return carry
-
-    def step(env: Any, key: chex.PRNGKey, action: chex.Array, enabled: chex.Array) -> tuple[Any, chex.Array, Any]:
-        if not enabled:
-            nothing = jnp.float32(0.0)
-            info = {"cost_ms": nothing, "art_ms": nothing, "feasible": True, "response_ms": jnp.zeros(USERS)}
-            return env, simulator.observe(env), info
-        taken["steps"] += 1
-        obs, env, _, _, _, info = environment(key, env, action, params)
-        return env, obs, info
-
-    return World(repeat=repeat, step=step)
-
-
-def test_a_world_stepped_from_the_host_gives_the_same_run():
-    """Algorithm 1 is written once: on real machines it takes the same decisions as compiled on the simulator.
-
-    XLA fuses a whole epoch otherwise than single phases and may round the last bits of a sum differently; two epochs
-    are too short for that to grow into other decisions.
-    """
-    agent = Hybrid(SteppedLearner(config=CONFIG, users=USERS, choices=CHOICES, levels=LEVELS))
-    taken: collections.Counter[str] = collections.Counter()
-    world, run = host_world(PARAMS, taken), training.init(agent, jnp.int32(0), PARAMS)
-    for number in (1, 2):
-        run, learning = agent.epoch(world, run, agent.plan(number))
-        expected, report = lane(trained("hybrid", (0, 1))[number - 1], 0)
-        found = plain(run)
-        assert taken["steps"] == found.agent.real_steps == expected.agent.real_steps
-        assert found.agent.model_steps == expected.agent.model_steps
-        for mine, theirs in (
-            (found.agent.direct.ring.data, expected.agent.direct.ring.data),
-            (found.agent.plan.prioritized.ring.data, expected.agent.plan.prioritized.ring.data),
-        ):
-            np.testing.assert_array_equal(mine.action, theirs.action)
-            np.testing.assert_array_equal(mine.obs, theirs.obs)
-            np.testing.assert_array_equal(mine.next_obs, theirs.next_obs)
-            np.testing.assert_allclose(mine.cost, theirs.cost, rtol=1e-5)
-        np.testing.assert_array_equal(found.agent.key, expected.agent.key)
-        np.testing.assert_array_equal(found.env_key, expected.env_key)
-        chex.assert_trees_all_close(found.agent.q_params, expected.agent.q_params, rtol=1e-2, atol=1e-3)
-        chex.assert_trees_all_close(found.totals, expected.totals, rtol=1e-5)
-        np.testing.assert_allclose(learning["td_error"], report.learning["td_error"], rtol=1e-2, atol=1e-4)
 
 
 # -- Learning -----------------------------------------------------------------------------------------------------
