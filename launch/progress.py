@@ -15,12 +15,12 @@ LINE_SECONDS = 10.0  # between plain lines
 class Progress:
     """Counts units done; safe to advance from several threads."""
 
-    def __init__(self, total: int, done: int, what: str) -> None:
-        self._total, self._done, self._what = total, done, what
+    def __init__(self, total: int, done: int, what: str, unit: str = "epoch") -> None:
+        self._total, self._done, self._what, self._unit = total, done, what, unit
         self._lock = threading.Lock()
         self._last = time.monotonic()
         terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=total, initial=done, desc=what, unit="epoch", dynamic_ncols=True) if terminal else None
+        self._bar = tqdm(total=total, initial=done, desc=what, unit=unit, dynamic_ncols=True) if terminal else None
 
     def __enter__(self) -> Progress:
         return self
@@ -40,4 +40,4 @@ class Progress:
                 self._bar.update(units)
             elif time.monotonic() - self._last > LINE_SECONDS or self._done == self._total:
                 self._last = time.monotonic()
-                print(f"{self._what}: {self._done}/{self._total} epochs, {numbers}", file=sys.stderr, flush=True)
+                print(f"{self._what}: {self._done}/{self._total} {self._unit}s, {numbers}", file=sys.stderr, flush=True)

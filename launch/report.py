@@ -4,79 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
-import platform
-import subprocess
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any
 
-from launch import agents, report_collect, report_document, report_figures, report_html, report_markdown, report_plan
+from launch import (
+    agents,
+    provenance,
+    report_collect,
+    report_document,
+    report_figures,
+    report_html,
+    report_markdown,
+    report_plan,
+)
 from launch.checkpoints import write_atomically
-from launch.errors import InputError
 from launch.report_plan import Unit, constraint_text
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy", "scipy", "gymnasium", "stable-baselines3", "torch")
-
-
-def commit() -> str | None:
-    """The repository's commit, with `+` where tracked files differ from it; None outside a repository."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(report_plan.ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-
-    try:
-        # A surrounding repository, of which this folder isn't the root, is another project's.
-        if pathlib.Path(git("rev-parse", "--show-toplevel")).resolve() != report_plan.ROOT.resolve():
-            return None
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _processor() -> str:
-    try:
-        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def machine() -> dict[str, Any]:
-    """What computed: system, processor, cores that this process may use."""
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that results depend on, where installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def read_log(folder: pathlib.Path) -> dict[str, Any]:
-    """What earlier calls noted about each unit's making (see `launch.reproduce`)."""
-    path = folder / "log.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {"units": {}, "peak_memory_gib": 0.0}
-    except (OSError, ValueError) as error:
-        raise InputError(f"log.json: expected a reproduction's log, found {error} in {folder}") from error
 
 
 def shortfalls(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -128,7 +71,7 @@ def build(
 ) -> dict[str, Any]:
     """report.json's content."""
     results = report_collect.read_results(plan, folder / "units")
-    log = read_log(folder)
+    log = provenance.read_log(folder)
     made = [log["units"].get(unit.folder, {}) for unit in plan]
     cells = {table: {unit for unit in plan if table in unit.tables} for table in report_plan.TABLES}
     report: dict[str, Any] = {
@@ -151,8 +94,8 @@ def build(
         "run": {
             "command": command,
             "commits": sorted({one["commit"] for one in made if one.get("commit")}),
-            "versions": versions(),
-            "machine": machine(),
+            "versions": provenance.versions(),
+            "machine": provenance.machine(),
             "wall_s": sum(one.get("wall_s", 0.0) for one in made),
             "peak_memory_gib": log["peak_memory_gib"],
         },
@@ -201,12 +144,12 @@ def write(report: dict[str, Any], folder: pathlib.Path) -> None:
     Raises:
       InputError: if they can't be written.
     """
-    pictures = report_figures.draw(report)
+    pictures, page = report_figures.draw(report), report_document.page(report)
     write_atomically(folder / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
     for name, picture in pictures.items():
         write_atomically(folder / f"{name}.png", picture.light)
-    write_atomically(folder / "report.md", report_markdown.render(report, pictures).encode())
-    write_atomically(folder / "report.html", report_html.render(report, pictures).encode())
+    write_atomically(folder / "report.md", report_markdown.render(page, pictures).encode())
+    write_atomically(folder / "report.html", report_html.render(page, pictures).encode())
 
 
 def summary_lines(report: dict[str, Any]) -> list[str]:

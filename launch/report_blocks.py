@@ -66,6 +66,20 @@ class Tile:
 
 
 Block = Heading | Paragraph | Bullets | Table | Figures
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A whole report."""
+
+    title: str
+    lead_html: str  # under the title
+    lead_markdown: str
+    warnings: tuple[str, ...]  # what a reader must know before any number
+    tiles: tuple[Tile, ...]
+    blocks: tuple[Block, ...]
+
+
 DASH = Cell("–")
 
 

@@ -14,6 +14,7 @@ from launch.report_blocks import (
     Cell,
     Figures,
     Heading,
+    Page,
     Paragraph,
     Table,
     Tile,
@@ -331,6 +332,23 @@ def warnings(report: dict[str, Any]) -> list[str]:
     if missing:
         found.append(f"This is a partial report: {missing} of {len(report['units'])} units of work aren't finished.")
     return found
+
+
+def page(report: dict[str, Any]) -> Page:
+    """The report as a page."""
+    lead = (
+        "hl_jax’s agents on its simulator beside <em>Hybrid Learning for Orchestrating Deep Learning Inference in "
+        "Multi-user Edge-cloud Networks</em> (Shahhosseini et al.). Numbers in "
+        '<span class="paper">this colour</span> are the paper’s, as printed.'
+    )
+    return Page(
+        title=title(report),
+        lead_html=lead,
+        lead_markdown="*Italic* numbers are the paper's, as printed.",
+        warnings=tuple(warnings(report)),
+        tiles=tuple(tiles(report)),
+        blocks=tuple(blocks(report)),
+    )
 
 
 def blocks(report: dict[str, Any]) -> list[Block]:

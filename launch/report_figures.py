@@ -54,7 +54,7 @@ class Picture:
     width: int  # most pixels that it is shown in
 
 
-def _counts(value: float, _: Any = None) -> str:
+def counts(value: float, _: Any = None) -> str:
     """1,500 as 1.5k, 2,000,000 as 2M."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if value >= size:
@@ -62,7 +62,8 @@ def _counts(value: float, _: Any = None) -> str:
     return f"{value:g}"
 
 
-def _axes(theme: Theme, width: float, height: float) -> tuple[Any, Any]:
+def styled_axes(theme: Theme, width: float, height: float) -> tuple[Any, Any]:
+    """A figure with one plain set of axes in the page's colours."""
     figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
     figure.set_facecolor(theme.page)
     axes.set_facecolor(theme.page)
@@ -77,14 +78,15 @@ def _axes(theme: Theme, width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _legend(axes: Any, theme: Theme, handles: list[Any], **where: Any) -> None:
+def legend(axes: Any, theme: Theme, handles: list[Any], **where: Any) -> None:
+    """A legend in the page's colours."""
     axes.legend(handles=handles, frameon=False, fontsize=8, labelcolor=theme.ink, handlelength=1.9, **where)
 
 
 def _steps(report: dict[str, Any], theme: Theme) -> bytes:
     """Each row of Table VI: ours as a dot with its interval, the paper's as a diamond."""
     rows = report["table6"]["rows"]
-    figure, axes = _axes(theme, 5.4, 1.5 + 0.42 * len(rows))
+    figure, axes = styled_axes(theme, 5.4, 1.5 + 0.42 * len(rows))
     edge = 1.0
     for index, row in enumerate(rows):
         for offset, agent in enumerate(AGENTS):
@@ -106,7 +108,7 @@ def _steps(report: dict[str, Any], theme: Theme) -> bytes:
             edge = max(edge, end)
     axes.set_xscale("log")
     axes.set_xlim(right=edge * 1.6)
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(_counts))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(counts))
     axes.set_yticks(range(len(rows)), [f"{row['users']} users, {constraint_text(row['constraint'])}" for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
@@ -117,13 +119,13 @@ def _steps(report: dict[str, Any], theme: Theme) -> bytes:
     names = {"hybrid": "hybrid (paper: ours)", "dqn": "dqn (AdaDeep)", "q_learning": "q_learning (AutoScale)"}
     handles = [Line2D([], [], color=theme.agents[agent], marker="o", lw=2, label=names[agent]) for agent in AGENTS]
     handles.append(Line2D([], [], mfc="none", mec=theme.ink, marker="D", ms=5, lw=0, label="printed"))
-    _legend(axes, theme, handles, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, columnspacing=1.5)
+    legend(axes, theme, handles, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, columnspacing=1.5)
     return png(figure)
 
 
 def _panel(panel: dict[str, Any], theme: Theme) -> bytes:
     """Training curves of one number of users."""
-    figure, axes = _axes(theme, 4.8, 3.7)
+    figure, axes = styled_axes(theme, 4.8, 3.7)
     styles = {"hybrid": "-", "dqn": (0, (2.5, 1.5))}
     for curve in panel["curves"]:
         color = theme.constraints[curve["constraint"]]
@@ -138,10 +140,10 @@ def _panel(panel: dict[str, Any], theme: Theme) -> bytes:
             axes.plot(reached, curve["optimum_ms"], "o", ms=6, zorder=5, **mark)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(_counts))
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(_counts))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(counts))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(counts))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_formatter(ticker.FuncFormatter(lambda value, _: _counts(value) if _marked(value) else ""))
+        axis.set_minor_formatter(ticker.FuncFormatter(lambda value, _: counts(value) if _marked(value) else ""))
     axes.set_ylim(top=axes.get_ylim()[1] * 2.2)  # room for the legend
     axes.set_xlabel("real steps (log)", fontsize=9)
     axes.set_ylabel("cost of the greedy decision (ms, log)", fontsize=9)
@@ -152,7 +154,7 @@ def _panel(panel: dict[str, Any], theme: Theme) -> bytes:
     for agent in ("hybrid", "dqn"):
         if any(curve["agent"] == agent for curve in panel["curves"]):
             handles.append(Line2D([], [], color=theme.ink, ls=styles[agent], lw=1.6, label=agent))
-    _legend(axes, theme, handles, loc="upper right", ncols=2, columnspacing=1.0)
+    legend(axes, theme, handles, loc="upper right", ncols=2, columnspacing=1.0)
     return png(figure)
 
 

@@ -6,10 +6,8 @@ import base64
 import html
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from launch import report_blocks as blocks
-from launch import report_document as document
 from launch.report_figures import Picture
 
 _STYLE = """
@@ -28,8 +26,9 @@ nav a { color: inherit; text-decoration-color: var(--line); text-underline-offse
 .note { background: var(--note); color: var(--note-ink); padding: 12px 16px; border-radius: 8px; margin: 16px 0; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 12px; margin: 20px 0 8px; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
-.tile b { display: block; font-size: 1.6rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
-.tile span { font-size: .85rem; color: var(--soft); }
+.tile b { display: block; font-size: 1.6rem; line-height: 1.2; font-variant-numeric: tabular-nums;
+  overflow-wrap: anywhere; }
+.tile span { overflow-wrap: anywhere; font-size: .85rem; color: var(--soft); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 4px 20px 16px;
   margin: 20px 0; }
 h2 { font-size: 1.2rem; margin: 16px 0 8px; }
@@ -145,16 +144,16 @@ def _block(block: blocks.Block, pictures: Mapping[str, Picture]) -> str:
     return _figures(block, pictures)
 
 
-def render(report: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
-    """The page."""
-    title, parts = document.title(report), document.blocks(report)
+def render(page: blocks.Page, pictures: Mapping[str, Picture]) -> str:
+    """The page as HTML."""
+    title, parts = page.title, page.blocks
     headings = [block.text for block in parts if isinstance(block, blocks.Heading)]
     links = "".join(f'<a href="#{_anchor(text)}">{html.escape(text)}</a>' for text in headings)
-    notes = "".join(f'<p class="note" role="note">{_marked(text)}</p>' for text in document.warnings(report))
+    notes = "".join(f'<p class="note" role="note">{_marked(text)}</p>' for text in page.warnings)
     tiles = "".join(
         f'<div class="tile"><b{_classes(tile.kind)}>{html.escape(tile.value)}</b>'
         f"<span>{html.escape(tile.label)}</span></div>"
-        for tile in document.tiles(report)
+        for tile in page.tiles
     )
     body, is_open = [], False
     for block in parts:
@@ -163,11 +162,6 @@ def render(report: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
             is_open = True
         body.append(_block(block, pictures))
     sections = "\n".join([*body, "</section>" if is_open else ""])
-    lead = (
-        "hl_jax’s agents on its simulator beside <em>Hybrid Learning for Orchestrating Deep Learning Inference in "
-        "Multi-user Edge-cloud Networks</em> (Shahhosseini et al.). Numbers in "
-        '<span class="paper">this colour</span> are the paper’s, as printed.'
-    )
     # The empty icon keeps browsers from asking a server for one.
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -182,7 +176,7 @@ def render(report: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
 <main>
 <header>
 <h1>{html.escape(title)}</h1>
-<p>{lead}</p>
+<p>{page.lead_html}</p>
 </header>
 {notes}
 <div class="tiles">{tiles}</div>

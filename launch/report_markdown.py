@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from launch import report_blocks as blocks
-from launch import report_document as document
 from launch.report_figures import Picture
 
 
@@ -40,13 +38,13 @@ def _block(block: blocks.Block, pictures: Mapping[str, Picture]) -> list[str]:
     return [*(f"![{pictures[name].title}]({name}.png)" for name in shown), "", *captions, ""]
 
 
-def render(report: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
-    """The report; its pictures are files beside it."""
-    lines = [f"# {document.title(report)}", ""]
-    for warning in document.warnings(report):
+def render(page: blocks.Page, pictures: Mapping[str, Picture]) -> str:
+    """The page as Markdown; its pictures are files beside it."""
+    lines = [f"# {page.title}", ""]
+    for warning in page.warnings:
         lines += [f"**{warning}**", ""]
-    lines += [f"- **{tile.value}** {tile.label}" for tile in document.tiles(report)]
-    lines += ["", "*Italic* numbers are the paper's, as printed.", ""]
-    for block in document.blocks(report):
+    lines += [f"- **{tile.value}** {tile.label}" for tile in page.tiles]
+    lines += ["", page.lead_markdown, ""]
+    for block in page.blocks:
         lines += _block(block, pictures)
     return "\n".join(lines)

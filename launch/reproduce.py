@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from launch import errors, peer, report, report_plan, units
+from launch import errors, peer, provenance, report, report_plan, units
 from launch.checkpoints import write_atomically
 from launch.errors import InputError
 from launch.report_plan import Unit
@@ -64,10 +64,10 @@ def _peak_memory_gib() -> float:
 
 def _note(out: pathlib.Path, unit: Unit, wall_s: float) -> None:
     """Adds this call's part of a unit to the log, which the report's wall time is from."""
-    log = report.read_log(out)
+    log = provenance.read_log(out)
     entry = log["units"].setdefault(unit.folder, {"wall_s": 0.0})
     entry["wall_s"] += wall_s
-    entry["commit"] = report.commit()
+    entry["commit"] = provenance.commit()
     log["peak_memory_gib"] = max(log["peak_memory_gib"], _peak_memory_gib())
     write_atomically(out / "log.json", (json.dumps(log, indent=1) + "\n").encode())
 

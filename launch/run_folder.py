@@ -176,9 +176,14 @@ def summarize(
 
 
 def write_results(
-    path: pathlib.Path, settings: Settings, env: str, histories: dict[int, list[dict[str, Any]]], oracle: Oracle | None
+    path: pathlib.Path,
+    settings: Settings,
+    env: str,
+    histories: dict[int, list[dict[str, Any]]],
+    oracle: Oracle | None,
+    pictures: bool = True,
 ) -> dict[str, Any]:
-    """Writes everything but checkpoints; returns the summary."""
+    """Writes everything but checkpoints (without `pictures`, no curves and no events); returns the summary."""
     summary = summarize(settings, env, histories, oracle)
     rows = [row for seed in settings.seeds for row in histories[seed]]
     extra = sorted({name for row in rows for name in row["learning"]})
@@ -188,9 +193,11 @@ def write_results(
     for row in rows:
         writer.writerow([row[name] for name in METRICS] + [row["learning"].get(name, "") for name in extra])
     write_atomically(path / "metrics.csv", table.getvalue().encode())
-    _write_events(path, settings, histories)
     write_atomically(path / "decisions.md", decisions_table(summary, settings, oracle).encode())
-    write_atomically(path / "curves.png", plots.learning_curves(summary, histories, oracle.art_ms if oracle else None))
+    if pictures:
+        _write_events(path, settings, histories)
+        curves = plots.learning_curves(summary, histories, oracle.art_ms if oracle else None)
+        write_atomically(path / "curves.png", curves)
     # Last: a folder with a summary is complete.
     write_atomically(path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import heapq
 import pathlib
 import threading
@@ -25,6 +26,25 @@ from launch.flags import Settings
 from launch.progress import Progress
 
 DYNAMIC_STATES = 16  # states that a policy of a changing scenario is evaluated in
+
+
+@functools.lru_cache(maxsize=4)
+def _programs(agent: Any) -> tuple[Any, Any]:
+    """An agent's programs, traced once a process: a sweep's workers run one agent's seeds one after the other."""
+    return training.programs(agent)
+
+
+_COMPILED: dict[Any, Any] = {}
+
+
+def _compiled(agent: Any, arguments: tuple[Any, ...]) -> Any:
+    """The compiled epoch for arguments of these shapes; the last one is kept."""
+    leaves, structure = jax.tree.flatten(arguments)
+    key = (agent, structure, tuple(jax.typeof(leaf) for leaf in leaves))
+    if key not in _COMPILED:
+        _COMPILED.clear()
+        _COMPILED[key] = _programs(agent)[1].lower(*arguments).compile()
+    return _COMPILED[key]
 
 
 @dataclasses.dataclass
@@ -49,7 +69,7 @@ class Simulation:
         count = DYNAMIC_STATES if settings.scenario.dynamics else 1
         self.starts = evaluation.start_states(jax.random.key(0), self.params, count)
         self.oracle = self._solve()
-        self._init, self._epoch = training.programs(self.agent)
+        self._init, self._epoch = _programs(self.agent)  # type: ignore[arg-type]  # agents are frozen dataclasses
         self._stop = threading.Event()
 
     def _solve(self) -> run_folder.Oracle:
@@ -115,7 +135,7 @@ class Simulation:
         heapq.heapify(waiting)
         if waiting:
             # Once, not by every thread; and before the clock runs, because compiling is no learning.
-            self._epoch = self._epoch.lower(groups[0].run, self.agent.plan(1), self.params, self.starts).compile()
+            self._epoch = _compiled(self.agent, (groups[0].run, self.agent.plan(1), self.params, self.starts))
         lock = threading.Lock()
         total = self.agent.epochs * len(groups)
 

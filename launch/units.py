@@ -77,7 +77,7 @@ def open_unit(chosen: Settings, folder: pathlib.Path, checkpoint_epochs: int = 1
     return runner
 
 
-def finish(runner: Runner, threads: int = 0) -> dict[str, Any]:
+def finish(runner: Runner, threads: int = 0, pictures: bool = True) -> dict[str, Any]:
     """Learns to the end, from the last checkpoints if there are any, and writes the results. Returns the summary.
 
     Raises:
@@ -87,10 +87,13 @@ def finish(runner: Runner, threads: int = 0) -> dict[str, Any]:
     if done is not None:
         return done
     histories = runner.learn(threads or len(os.sched_getaffinity(0)))
-    return run_folder.write_results(runner.folder, runner.settings, runner.settings.env, histories, runner.oracle)
+    chosen = runner.settings
+    return run_folder.write_results(runner.folder, chosen, chosen.env, histories, runner.oracle, pictures)
 
 
-def run(chosen: Settings, folder: pathlib.Path, *, threads: int = 0, checkpoint_epochs: int = 10) -> dict[str, Any]:
+def run(
+    chosen: Settings, folder: pathlib.Path, *, threads: int = 0, checkpoint_epochs: int = 10, pictures: bool = True
+) -> dict[str, Any]:
     """Runs, or goes on with, the training that belongs in `folder`. Returns its summary.
 
     Args:
@@ -98,9 +101,10 @@ def run(chosen: Settings, folder: pathlib.Path, *, threads: int = 0, checkpoint_
       folder: new, empty, or of a run with the same settings.
       threads: seeds learned at the same time; 0: as many as there are cores.
       checkpoint_epochs: epochs between checkpoints.
+      pictures: whether to leave curves.png and TensorBoard events too.
 
     Raises:
       InputError: if the folder can't be used, or belongs to other settings.
       KeyboardInterrupt: after checkpointing.
     """
-    return finish(open_unit(chosen, folder, checkpoint_epochs), threads)
+    return finish(open_unit(chosen, folder, checkpoint_epochs), threads, pictures)

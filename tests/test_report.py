@@ -11,7 +11,7 @@ import tomllib
 
 import pytest
 
-from launch import peer, report, report_collect, report_document, report_html, report_markdown, report_plan
+from launch import peer, provenance, report, report_collect, report_document, report_html, report_markdown, report_plan
 from launch.errors import InputError
 from tests import fake_reproduction as fake
 from tests.builders import ROOT
@@ -256,7 +256,7 @@ def test_page_needs_nothing_else(full):
 def test_page_shows_text_as_text(full):
     made, _ = full
     strange = {**made, "run": {**made["run"], "command": "python -m launch.reproduce --out='<b>&\"x'"}}
-    text = report_html.render(strange, {})
+    text = report_html.render(report_document.page(strange), {})
     assert "<b>&" not in text
     assert "--out='&lt;b&gt;&amp;" in text
 
@@ -273,14 +273,14 @@ def test_markdown_tables_are_whole_and_pictures_there(full):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     assert "| 3 | 85% | 2,000 (3 of 3) | *2,000* | ✓ 1.00× |" in text
     assert "quick" not in text
-    assert report_markdown.render(made, {}).count("![") == 0
+    assert report_markdown.render(report_document.page(made), {}).count("![") == 0
 
 
 def test_a_quick_report_says_so_on_top(full, tmp_path):
     made, _ = full
     (first,) = report_document.warnings({**made, "quick": True})
     assert first.startswith("This is a quick run")
-    page = report_html.render({**made, "quick": True}, {})
+    page = report_html.render(report_document.page({**made, "quick": True}), {})
     assert page.index("This is a quick run") < page.index("<table")
     assert report_document.warnings(made) == []
 
@@ -305,7 +305,7 @@ def test_a_report_without_any_table(tmp_path):
 def test_a_report_without_a_peer_says_why(tmp_path, monkeypatch, installed, expected):
     monkeypatch.setattr(peer, "installed", lambda: installed)
     made = build([THREE["dqn"]], tmp_path)
-    assert f"Stable-Baselines3 {expected}" in report_markdown.render(made, {})
+    assert f"Stable-Baselines3 {expected}" in report_markdown.render(report_document.page(made), {})
 
 
 def test_wall_clock_keys_are_named(full):
@@ -329,5 +329,5 @@ def test_a_damaged_run_folder_is_named(tmp_path):
     with pytest.raises(InputError, match=r"summary\.json: expected JSON"):
         build([made], tmp_path)
     (tmp_path / "log.json").write_text("{", encoding="utf-8")
-    with pytest.raises(InputError, match=r"log\.json: expected a reproduction's log"):
-        report.read_log(tmp_path)
+    with pytest.raises(InputError, match=r"log\.json: expected a log of units of work"):
+        provenance.read_log(tmp_path)

@@ -1,0 +1,206 @@
+"""Runs a sweep's units on processes of this machine, and what every executor shares: who does what next.
+
+A slot is a place where one unit at a time is done. Its worker may die: the slot gets another, and the unit is done
+again, from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import pathlib
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from launch.sweep_plan import Unit
+from launch.sweep_worker import Reply, Task
+
+ROOT = pathlib.Path(__file__).parent.parent
+MOST_LOSSES = 5  # workers that may die over one unit before it is given up
+PATIENCE_S = 60.0  # for a worker that was interrupted, to checkpoint
+
+
+class WorkerLost(Exception):
+    """A worker died before it had answered."""
+
+
+class Slot(Protocol):
+    """Where a unit is done."""
+
+    def run(self, unit: Unit) -> Reply:
+        """Does a unit.
+
+        Raises:
+          WorkerLost: if the worker died; the next call gets another.
+        """
+
+    def interrupt(self) -> None:
+        """Asks the worker to checkpoint and end."""
+
+    def close(self) -> None:
+        """Ends the worker."""
+
+
+class Waiting:
+    """Units that nobody has taken yet; safe to use from several threads."""
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self._lock = threading.Lock()
+        self._left: dict[str, list[Unit]] = {}
+        self._touched: set[str] = set()
+        for unit in units:
+            self._left.setdefault(unit.point, []).append(unit)
+
+    def take(self, last: str | None) -> Unit | None:
+        """The next unit for a worker whose last one was of the point `last`.
+
+        It stays with its point, whose program it has compiled; then takes one that nobody has begun; and at the end
+        helps where most is left.
+        """
+        with self._lock:
+            if not self._left:
+                return None
+            fresh = [point for point in self._left if point not in self._touched]
+            if last in self._left:
+                point = last
+            else:
+                point = fresh[0] if fresh else max(self._left, key=lambda name: len(self._left[name]))
+            self._touched.add(point)
+            unit = self._left[point].pop(0)
+            if not self._left[point]:
+                del self._left[point]
+            return unit
+
+    def put_back(self, unit: Unit) -> None:
+        """For a unit whose worker died."""
+        with self._lock:
+            self._left.setdefault(unit.point, []).insert(0, unit)
+
+
+def run_all(
+    units: Sequence[Unit],
+    slots: Sequence[Slot],
+    done: Callable[[Unit, Reply], None],
+    lost: Callable[[Unit, str], None],
+) -> None:
+    """Does every unit, each slot one at a time, and tells of each that is done (one call at a time).
+
+    Raises:
+      KeyboardInterrupt: after the workers have checkpointed.
+    """
+    waiting, losses = Waiting(units), dict.fromkeys((unit.folder for unit in units), 0)
+    stop, telling = threading.Event(), threading.Lock()
+
+    def serve(slot: Slot) -> None:
+        last = None
+        while not stop.is_set():
+            unit = waiting.take(last)
+            if unit is None:
+                return
+            try:
+                reply = slot.run(unit)
+            except WorkerLost as error:
+                if stop.is_set():
+                    return
+                losses[unit.folder] += 1
+                with telling:
+                    lost(unit, str(error))
+                if losses[unit.folder] < MOST_LOSSES:
+                    waiting.put_back(unit)
+                    continue
+                reply = Reply(error=f"{MOST_LOSSES} workers died over it; the last one: {error}")
+            last = unit.point
+            with telling:
+                done(unit, reply)
+
+    with concurrent.futures.ThreadPoolExecutor(max(len(slots), 1)) as pool:
+        serving = [pool.submit(serve, slot) for slot in slots]
+        try:
+            for one in concurrent.futures.as_completed(serving):
+                one.result()
+        except BaseException:
+            stop.set()
+            for slot in slots:
+                slot.interrupt()
+            raise
+        finally:
+            stop.set()
+            for slot in slots:
+                slot.close()
+
+
+class ProcessSlot:
+    """A worker process of this machine; it starts with the first unit, and again after it died."""
+
+    def __init__(
+        self, units_folder: pathlib.Path, log: pathlib.Path, checkpoint_epochs: int, keep: bool, name: str
+    ) -> None:
+        self._folder, self._log, self._name = units_folder, log, name
+        self._checkpoint_epochs, self._keep = checkpoint_epochs, keep
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = self._interrupted = False
+        self._lock = threading.Lock()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._closed:
+                raise WorkerLost("the sweep ends")
+            if self._process is None or self._process.poll() is not None:
+                path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+                with self._log.open("ab") as log:
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-m", "launch.sweep_worker"],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        stderr=log,
+                        env={**os.environ, "PYTHONPATH": path},
+                        # Ctrl-C on a terminal reaches the sweep alone, which passes it on once.
+                        start_new_session=True,
+                    )
+            return self._process
+
+    def run(self, unit: Unit) -> Reply:
+        process = self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        folder = str((self._folder / unit.folder).absolute())
+        try:
+            pickle.dump(Task(unit.settings, folder, self._checkpoint_epochs, self._keep, self._name), process.stdin)
+            process.stdin.flush()
+            return pickle.load(process.stdout)
+        except (OSError, EOFError, pickle.UnpicklingError, ValueError) as error:
+            process.kill()
+            status = process.wait()
+            for stream in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):
+                    stream.close()
+            cause = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+            raise WorkerLost(f"worker process ended ({cause}; its log: {self._log})") from error
+
+    def interrupt(self) -> None:
+        with self._lock:
+            self._closed = self._interrupted = True
+            if self._process is not None and self._process.poll() is None:
+                self._process.send_signal(signal.SIGINT)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            process = self._process
+        if process is None:
+            return
+        if self._interrupted:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE_S)
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
