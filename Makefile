@@ -65,7 +65,7 @@ $(TESTBED_STAMP): $(TESTBED_FILES) $(CREATED)
 	@$(PIP) --no-deps -r requirements-converter.txt
 	@touch $(USER_STAMP) $@
 
-$(DEV_STAMP): requirements-dev.txt requirements-peer.txt $(TESTBED_FILES) $(CREATED)
+$(DEV_STAMP): requirements-dev.txt requirements-peer.txt requirements-sweep.txt $(TESTBED_FILES) $(CREATED)
 	@echo "Installing requirements-dev.txt into $(VENV) (PyTorch included) …"
 	@$(PIP) -r requirements-dev.txt
 	@$(PIP) --no-deps -r requirements-converter.txt

@@ -190,9 +190,8 @@ def warnings(report: dict[str, Any]) -> list[str]:
     """What a reader must know before any number."""
     found, run = [], report["run"]
     if run["finished"] < run["units"]:
-        found.append(
-            f"This is a partial report: {run['units'] - run['finished']} of {run['units']} units of work aren't finished."
-        )
+        missing = run["units"] - run["finished"]
+        found.append(f"This is a partial report: {missing} of {run['units']} units of work aren't finished.")
     fewest = min((row["seeds"] for row in report["cells"]), default=0)
     if fewest < FEW_SEEDS:
         found.append(

@@ -33,6 +33,9 @@ class WorkerLost(Exception):
 class Slot(Protocol):
     """Where a unit is done."""
 
+    def ready(self) -> bool:
+        """Whether it has a worker, or can have one now; may wait a little for it."""
+
     def run(self, unit: Unit) -> Reply:
         """Does a unit.
 
@@ -51,20 +54,23 @@ class Waiting:
     """Units that nobody has taken yet; safe to use from several threads."""
 
     def __init__(self, units: Sequence[Unit]) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._open = len(units)  # not done: left, or under way
+        self._stopped = False
         self._left: dict[str, list[Unit]] = {}
         self._touched: set[str] = set()
         for unit in units:
             self._left.setdefault(unit.point, []).append(unit)
 
     def take(self, last: str | None) -> Unit | None:
-        """The next unit for a worker whose last one was of the point `last`.
+        """The next unit for a worker whose last one was of the point `last`; None when all are done.
 
         It stays with its point, whose program it has compiled; then takes one that nobody has begun; and at the end
-        helps where most is left.
+        helps where most is left, or waits, for a worker may die and leave its unit.
         """
         with self._lock:
-            if not self._left:
+            self._lock.wait_for(lambda: self._left or self.over())
+            if self.over():
                 return None
             fresh = [point for point in self._left if point not in self._touched]
             if last in self._left:
@@ -81,6 +87,23 @@ class Waiting:
         """For a unit whose worker died."""
         with self._lock:
             self._left.setdefault(unit.point, []).insert(0, unit)
+            self._lock.notify_all()
+
+    def count_done(self) -> None:
+        """One more is done."""
+        with self._lock:
+            self._open -= 1
+            self._lock.notify_all()
+
+    def stop(self) -> None:
+        """Nobody gets any more."""
+        with self._lock:
+            self._stopped = True
+            self._lock.notify_all()
+
+    def over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self._stopped or self._open == 0
 
 
 def run_all(
@@ -91,22 +114,26 @@ def run_all(
 ) -> None:
     """Does every unit, each slot one at a time, and tells of each that is done (one call at a time).
 
+    Workers stay alive for what may come next, unless this raises.
+
     Raises:
       KeyboardInterrupt: after the workers have checkpointed.
     """
     waiting, losses = Waiting(units), dict.fromkeys((unit.folder for unit in units), 0)
-    stop, telling = threading.Event(), threading.Lock()
+    telling = threading.Lock()
 
     def serve(slot: Slot) -> None:
         last = None
-        while not stop.is_set():
+        while not waiting.over():
+            if not slot.ready():
+                continue
             unit = waiting.take(last)
             if unit is None:
                 return
             try:
                 reply = slot.run(unit)
             except WorkerLost as error:
-                if stop.is_set():
+                if waiting.over():
                     return
                 losses[unit.folder] += 1
                 with telling:
@@ -118,6 +145,7 @@ def run_all(
             last = unit.point
             with telling:
                 done(unit, reply)
+            waiting.count_done()
 
     with concurrent.futures.ThreadPoolExecutor(max(len(slots), 1)) as pool:
         serving = [pool.submit(serve, slot) for slot in slots]
@@ -125,14 +153,12 @@ def run_all(
             for one in concurrent.futures.as_completed(serving):
                 one.result()
         except BaseException:
-            stop.set()
+            waiting.stop()
             for slot in slots:
                 slot.interrupt()
-            raise
-        finally:
-            stop.set()
             for slot in slots:
                 slot.close()
+            raise
 
 
 class ProcessSlot:
@@ -164,6 +190,9 @@ class ProcessSlot:
                         start_new_session=True,
                     )
             return self._process
+
+    def ready(self) -> bool:
+        return True
 
     def run(self, unit: Unit) -> Reply:
         process = self._start()

@@ -101,4 +101,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from launch import sweep_worker  # what is pickled must have the name that the sweep knows it by
+
+    sweep_worker.main()

@@ -152,6 +152,9 @@ class FakeSlot:
         self.did: list[str] = []
         self.deadly = deadly
 
+    def ready(self) -> bool:
+        return True
+
     def run(self, unit: Unit) -> Reply:
         self.did.append(unit.folder)
         if unit.folder in self.deadly:
@@ -184,6 +187,8 @@ def test_a_worker_stays_with_its_point_then_begins_another_then_helps():
         took.append(unit.folder)
     assert took == [*("a/seed-0000", "b/seed-0000", "a/seed-0001", "b/seed-0001", "b/seed-0002"), *took[5:]]
     assert took[5:] == ["a/seed-0002", "a/seed-0003"]
+    for _ in range(7):
+        waiting.count_done()
     assert waiting.take("a") is None
 
 
