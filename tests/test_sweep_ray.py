@@ -34,7 +34,7 @@ cluster.shutdown()
 @pytest.fixture
 def cluster() -> Iterator[tuple[str, int]]:
     """Its address, and the process of the second node that starts its workers."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     process = subprocess.Popen(
         [sys.executable, "-c", CLUSTER],
         cwd=ROOT,
