@@ -21,7 +21,7 @@ from launch.errors import InputError
 from launch.sweep_axes import Assignment
 from launch.sweep_plan import Point
 
-TASKS = ("scenario", "users", "constraint", "knobs")
+TASKS = ("scenario", "calibration", "users", "constraint", "knobs")
 CURVE_POINTS = 80
 SAME = "the same settings"
 

@@ -75,19 +75,23 @@ def workers_of(node: int) -> list[int]:
 def test_a_node_that_loses_its_workers_changes_nothing(tmp_path, cluster):
     address, node = cluster
     whole, out = tmp_path / "local", tmp_path / "ray"
-    test_sweep.finish(test_sweep.start(whole))
-    process = test_sweep.start(out, "--executor=ray", f"--ray_address={address}")
-    for count in (1, 4):
-        test_sweep.wait_for(process, out, "units/*/*/summary.json", count)
-        while not (killed := workers_of(node)):
+    # Long enough that the second node has a new worker, which must start JAX, before the first has done everything.
+    work = ("--epochs=120", "--epoch_steps=200", "--seeds=8")
+    test_sweep.finish(test_sweep.start(whole, *work))
+    process = test_sweep.start(out, *work, "--executor=ray", f"--ray_address={address}")
+    test_sweep.wait_for(process, out, "units/*/*/summary.json")
+    killed: set[int] = set()
+    for _ in range(2):
+        while not (new := set(workers_of(node)) - killed):
             assert process.poll() is None
             time.sleep(0.02)
-        for pid in killed:
+        for pid in new:
             os.kill(pid, signal.SIGKILL)
+        killed |= new
     said = test_sweep.finish(process)
     assert "Ray worker ended" in said
     found = test_sweep.results(out)
-    assert len(found) == 8
+    assert len(found) == 16
     assert found == test_sweep.results(whole)
     assert sorted(path.name for path in next(out.glob("units/*/seed-0000")).iterdir()) == [
         *("config.json", "decisions.md", "metrics.csv", "summary.json")
