@@ -66,7 +66,7 @@ def workers_of(node: int) -> list[int]:
             command = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(parent) == node and command.startswith(b"ray::"):
+        if int(parent) == node and command.startswith(b"ray::Worker"):  # not the agents, without which the node dies
             found.append(int(folder.name))
     return found
 
