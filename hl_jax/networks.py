@@ -7,8 +7,6 @@ hinges), and just what `search.Separable` evaluates over all joint actions exact
 
 from __future__ import annotations
 
-from typing import Any
-
 import chex
 import flax.linen as nn
 import jax
@@ -76,20 +74,6 @@ class SystemModel(nn.Module):
     def separable(self, features: chex.Array) -> Separable:
         """The cost as a function of the action alone."""
         return self.cost.separable(features)
-
-
-def bends(params: Any) -> Any:
-    """Which parameters are weights of hidden units: a tree of bools, for `optax.add_decayed_weights`.
-
-    Each joint action is in D_plan once, with one noisy cost, and 3,000 weights would learn those by heart. Decay leaves
-    the linear path alone, so that what hidden units don't earn is taken as additive over devices.
-    """
-
-    def is_bend(path: Any, _: chex.Array) -> bool:
-        name = jax.tree_util.keystr(path)
-        return "skip" not in name and "bias" not in name
-
-    return jax.tree_util.tree_map_with_path(is_bend, params)
 
 
 def features_of(obs: chex.Array, levels: tuple[int, ...]) -> chex.Array:

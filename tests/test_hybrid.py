@@ -39,7 +39,6 @@ CONFIG = HybridConfig(
     epsilon_epochs=0.5,
     width=64,
     batch=32,
-    weight_decay=0.1,
     direct_capacity=1024,
     world_capacity=1024,
     plan_capacity=32,

@@ -18,8 +18,10 @@ import optax
 from hl_jax import search
 from hl_jax.agents import minima
 from hl_jax.agents.config import HybridConfig
-from hl_jax.networks import JointValue, SystemModel, bends, features_of, obs_of
+from hl_jax.networks import JointValue, SystemModel, features_of, obs_of
 from hl_jax.replay import buffers
+
+ADAM = optax.scale_by_adam()
 
 
 @chex.dataclass(frozen=True)
@@ -72,10 +74,9 @@ class Learner:
     def model(self) -> SystemModel:
         return SystemModel(self.users, self.choices, self.config.width, len(self.levels))
 
-    @functools.cached_property
-    def optimizer(self) -> optax.GradientTransformation:
-        """AdamW's direction, to be scaled by an epoch's learning rate."""
-        return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(self.config.weight_decay, bends))
+    def loss(self, errors: chex.Array) -> chex.Array:
+        """Huber's loss of errors in predicted costs."""
+        return optax.huber_loss(errors, delta=self.config.huber_ms / self.config.cost_scale_ms)
 
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> AgentState:
         """Lines 1 to 3. `obs` [F] is the environment's first state; the key is consumed."""
@@ -89,9 +90,9 @@ class Learner:
             obs=obs.astype(jnp.int8),
             q_params=q_params,
             target_params=jax.tree.map(jnp.copy, q_params),
-            q_optimizer=self.optimizer.init(q_params),
+            q_optimizer=ADAM.init(q_params),
             model_params=model_params,
-            model_optimizer=self.optimizer.init(model_params),
+            model_optimizer=ADAM.init(model_params),
             direct=buffers.init_prioritized(config.direct_capacity, components),
             world=buffers.init_ring(config.world_capacity, components),
             plan=buffers.init_keyed(config.plan_capacity, components, search.joint_actions(self.users, self.choices)),
@@ -166,10 +167,10 @@ class Learner:
         def loss(params: Any) -> tuple[chex.Array, chex.Array]:
             values = jax.vmap(lambda x, a: self.q_network.apply(params, x, a))(features, actions)
             errors = values - target
-            return jnp.mean(batch.weights * optax.l2_loss(errors)), errors
+            return jnp.mean(batch.weights * self.loss(errors)), errors
 
         gradient, errors = jax.grad(loss, has_aux=True)(agent.q_params)
-        direction, optimizer = self.optimizer.update(gradient, agent.q_optimizer, agent.q_params)
+        direction, optimizer = ADAM.update(gradient, agent.q_optimizer)
         params = jax.tree.map(lambda p, d: p - plan.q_learning_rate * d, agent.q_params, direction)
         buffer = buffers.update(buffer, batch.slots, errors, self.config.priority_exponent)
         agent = agent.replace(key=key, q_params=params, q_optimizer=optimizer, minima=cache)
@@ -199,7 +200,7 @@ class Learner:
             def one(obs: chex.Array, action: chex.Array, cost: chex.Array, following: chex.Array) -> chex.Array:
                 predicted, next_features = self.model.apply(params, features_of(obs, self.levels), action)
                 errors = next_features - features_of(following, self.levels)
-                return optax.l2_loss(predicted - cost) + jnp.mean(optax.l2_loss(errors))
+                return self.loss(predicted - cost) + jnp.mean(optax.l2_loss(errors))
 
             return jnp.mean(jax.vmap(one)(batch.obs, actions, batch.cost, batch.next_obs))
 
@@ -208,7 +209,7 @@ class Learner:
             key, sample_key = jax.random.split(agent.key)
             batch = buffers.sample_ring(agent.world, sample_key, self.config.batch)
             value, gradient = jax.value_and_grad(loss)(agent.model_params, batch)
-            direction, optimizer = self.optimizer.update(gradient, agent.model_optimizer, agent.model_params)
+            direction, optimizer = ADAM.update(gradient, agent.model_optimizer)
             params = jax.tree.map(lambda p, d: p - plan.model_learning_rate * d, agent.model_params, direction)
             return agent.replace(key=key, model_params=params, model_optimizer=optimizer), value
 
