@@ -11,11 +11,11 @@ import json
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 
-from hl_jax import search, simulator
+from hl_jax import simulator
+from hl_jax.candidates import best_candidates, canonical
 from hl_jax.scenario import Scenario
 from launch import errors, fleet_profile, units
 from launch.adapter import TestbedEnv
@@ -28,41 +28,6 @@ _RUNS = flags.DEFINE_list("run_dirs", [], "Finished runs whose seeds' decisions 
 _COUNT = flags.DEFINE_integer("candidates", 20, "The twin's best joint actions to measure.", lower_bound=1)
 _TIMES = flags.DEFINE_integer("measurements", 20, "Steps of each.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", "", "File to write all of it to, as JSON; default none.")
-
-
-def canonical(scenario: Scenario, action: tuple[int, ...]) -> tuple[int, ...]:
-    """The same joint action with the choices of equal devices in order."""
-    groups: dict[tuple[str, float], list[int]] = {}
-    for index, device in enumerate(scenario.devices):
-        groups.setdefault((device.link, device.speed), []).append(index)
-    result = list(action)
-    for indices in groups.values():
-        for index, choice in zip(indices, sorted(action[index] for index in indices), strict=True):
-            result[index] = choice
-    return tuple(result)
-
-
-def best_candidates(scenario: Scenario, count: int) -> list[tuple[tuple[int, ...], float]]:
-    """The `count` best joint actions that keep the constraint, by the twin, each with its ART (ms).
-
-    Raises:
-      InputError: if there are too many joint actions to go through.
-    """
-    params, users, choices = simulator.make_params(scenario), scenario.users, scenario.choices
-    total = search.joint_actions(users, choices)
-    if total > search.MOST_JOINT_ACTIONS:
-        expected = f"at most {search.MOST_JOINT_ACTIONS} joint actions"
-        raise InputError(f"--users: expected {expected}, found {choices} ** {users}")
-    actions = np.stack(np.unravel_index(np.arange(total), (choices,) * users), axis=1).astype(np.int32)
-    response = jax.jit(jax.vmap(simulator.response_ms, in_axes=(None, None, 0)))(params, params.start, actions)
-    feasible = jax.jit(jax.vmap(simulator.meets_constraint, in_axes=(None, 0)))(params, actions)
-    art = np.where(feasible, np.asarray(response, np.float64).mean(axis=1), np.inf)
-    found: dict[tuple[int, ...], float] = {}
-    for index in np.argsort(art, kind="stable"):
-        if len(found) == count or not np.isfinite(art[index]):
-            break
-        found.setdefault(canonical(scenario, tuple(actions[index].tolist())), float(art[index]))
-    return list(found.items())
 
 
 def _decisions(scenario: Scenario) -> list[tuple[str, tuple[int, ...]]]:
@@ -87,7 +52,11 @@ def main() -> None:
     if FLAGS.calibration is None:
         raise InputError("--calibration: expected the fleet's digital twin (python -m launch.calibrate), found none")
     scenario = chosen_scenario(scenario_file(), FLAGS.users, FLAGS.constraint)
-    candidates, decided = best_candidates(scenario, _COUNT.value), _decisions(scenario)
+    try:
+        candidates = best_candidates(scenario, _COUNT.value)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    decided = _decisions(scenario)
     times: dict[tuple[int, ...], list[float]] = {action: [] for action, _ in candidates}
     times |= {action: [] for _, action in decided}
     inventory = fleet_profile.read_inventory(_INVENTORY.value)

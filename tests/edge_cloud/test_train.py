@@ -18,7 +18,7 @@ from edge_cloud import inventory as inventories
 from hl_jax import oracle, simulator
 from hl_jax.agents.q_learning import QLearningConfig
 from hl_jax.simulator import Orchestration
-from launch import agents, real, scenario_files, units
+from launch import agents, fleet_figures, real, scenario_files, units
 from launch.errors import InputError
 from launch.flags import RealSettings, Settings
 from tests.edge_cloud import fleets
@@ -61,7 +61,9 @@ class Simulated:
             raise KeyboardInterrupt
         obs, self.state, *rest, info = self._step(jax.random.key(self.steps), self.state, joint, self.params)
         info = jax.device_get(info) | {"lost": np.zeros(2, bool)}
-        self.record.write(json.dumps(self.note | {"step": self.steps, "action": joint.tolist()}) + "\n")
+        outcomes = [{"response_ms": float(ms)} for ms in info["response_ms"]]
+        entry = self.note | {"step": self.steps, "action": joint.tolist(), "outcomes": outcomes}
+        self.record.write(json.dumps(entry) + "\n")
         self.record.flush()
         self.steps += 1
         return np.asarray(obs), *rest, info
@@ -96,6 +98,9 @@ def test_a_twin_gives_an_oracle_and_none_leaves_it_open(simulated, tmp_path):
     assert summary["env"] == "testbed"
     assert summary["aggregate"]["oracle_art_ms"] == pytest.approx(best)
     assert all(seed["twin_art_ms"] > 0 and seed["art_ms"] > 0 for seed in summary["seeds"])
+    picture = fleet_figures.topology(tmp_path / "twin")
+    curves = fleet_figures.regret({"from nothing": tmp_path / "twin", "again": tmp_path / "twin"})
+    assert picture[:8] == curves[:8] == b"\x89PNG\r\n\x1a\n"
     alone = dataclasses.replace(chosen(), real=dataclasses.replace(chosen().real, twin=False))
     summary = units.run(alone, tmp_path / "alone")
     assert summary["aggregate"]["oracle_art_ms"] is None
