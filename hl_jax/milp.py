@@ -1,0 +1,148 @@
+"""The true optimum of fleets too large for brute force: a mixed-integer linear program, solved by HiGHS (SciPy).
+
+It reads response times off the simulator's own `response_ms`, one probe each, and shares nothing with
+`hl_jax.structured`, so that each can check the other. The simulator's offloaded tasks take what their device adds plus
+what their node's occupancy makes of it; the program relies on that, and probes that it is so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+from scipy import optimize, sparse
+
+from hl_jax import simulator
+
+ADDITIVE_TOLERANCE = 1e-5  # relative; a few float32 roundings
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A fleet as the program sees it: offloaded, device i takes `part[i, node] + node[node, n]` beside n - 1 others."""
+
+    local: np.ndarray  # [N, l] ms
+    part: np.ndarray  # [N, 2] ms at edge and cloud
+    node: np.ndarray  # [2, N+1] ms, by number of tasks; 0 is never read
+    accuracy: np.ndarray  # [C] %
+    constraint: float  # %
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """What the solver found."""
+
+    art_ms: float  # average response time of `decision`, ms
+    bound_ms: float  # no feasible joint action has a lower one
+    accuracy: float  # of `decision`, %
+    decision: tuple[int, ...]  # [N]
+
+
+def probe(params: simulator.EnvParams, conditions: simulator.Conditions | None = None) -> Program:
+    """Reads a program's numbers off the simulator by evaluating joint actions.
+
+    Args:
+      params: the scenario, N devices with C choices each.
+      conditions: background load and links; the scenario's own where None.
+
+    Raises:
+      ValueError: if offloaded tasks' times aren't a device's part plus a node's part.
+    """
+    users, models = params.local_ms.shape
+    conditions = params.start if conditions is None else conditions
+    # For each node and n: the first n devices there, then the last n; the others compute locally.
+    first = np.arange(users)[None, :] < np.arange(1, users + 1)[:, None]
+    joint = [np.full((users, models), np.arange(models)).T]
+    joint += [np.where(there, models + node, 0) for node in (0, 1) for there in (first, first[:, ::-1])]
+    evaluate = jax.jit(jax.vmap(simulator.response_ms, in_axes=(None, None, 0)))
+    times = np.asarray(evaluate(params, conditions, np.concatenate(joint).astype(np.int32)), np.float64)
+    local, rest = times[:models].T, times[models:].reshape(2, 2, users, users)
+    part, node = np.zeros((users, 2)), np.zeros((2, users + 1))
+    for index in (0, 1):
+        everyone = rest[index, 0, -1]
+        part[:, index] = everyone - everyone[0]
+        node[index, 1:] = rest[index, 0, :, 0]
+        for there, found in zip((first, first[:, ::-1]), rest[index], strict=True):
+            expected = part[None, :, index] + node[index, 1:, None]
+            if not np.allclose(found[there], expected[there], rtol=ADDITIVE_TOLERANCE, atol=0.0):
+                worst = float(np.max(np.abs(found - expected)[there]))
+                raise ValueError(
+                    "response times: expected an offloaded task's to be a device's part plus a node's, "
+                    f"found a difference of {worst:g} ms"
+                )
+    accuracy = np.asarray(params.accuracy, np.float64)
+    return Program(local=local, part=part, node=node, accuracy=accuracy, constraint=float(params.constraint))
+
+
+def solve(program: Program, relative_gap: float = 1e-7, time_limit_s: float = 120.0) -> Solution:
+    """Solves a program.
+
+    Binary x[i, j] says that device i takes choice j, binary y[node, n] that n tasks are at the node; n tasks there
+    cost n * node[n], whoever they belong to.
+
+    Args:
+      program: N devices with C choices each.
+      relative_gap: between the solution and the bound, at which the solver may stop.
+      time_limit_s: after which it stops with what it has.
+
+    Raises:
+      ValueError: if no joint action meets the constraint, or none was found in time.
+    """
+    users, models = program.local.shape
+    choices = models + 2
+    counts = np.arange(users + 1)
+    cost = np.concatenate([np.hstack([program.local, program.part]).reshape(-1), (counts * program.node).reshape(-1)])
+    taken, occupied = users * choices, users + 1
+    identity = sparse.identity(users, format="csr")
+    one_choice = sparse.hstack([sparse.kron(identity, np.ones((1, choices))), sparse.csr_matrix((users, 2 * occupied))])
+    rows, low, high = [one_choice], [np.ones(users)], [np.ones(users)]
+    for node in (0, 1):
+        one_count, tasks = np.zeros((1, taken + 2 * occupied)), np.zeros((1, taken + 2 * occupied))
+        block = slice(taken + node * occupied, taken + (node + 1) * occupied)
+        one_count[0, block] = 1.0
+        tasks[0, models + node : taken : choices] = 1.0
+        tasks[0, block] = -counts
+        rows += [sparse.csr_matrix(one_count), sparse.csr_matrix(tasks)]
+        low += [np.ones(1), np.zeros(1)]
+        high += [np.ones(1), np.zeros(1)]
+    met = np.zeros((1, taken + 2 * occupied))
+    met[0, :taken] = np.tile(program.accuracy, users)
+    rows.append(sparse.csr_matrix(met))
+    # The simulator's own rounding of the constraint; the rest covers the solver's tolerance.
+    low.append(np.array([users * (program.constraint - 1e-3)]))
+    high.append(np.array([np.inf]))
+    result = optimize.milp(
+        cost,
+        constraints=optimize.LinearConstraint(
+            sparse.vstack(rows, format="csr"), np.concatenate(low), np.concatenate(high)
+        ),
+        integrality=np.ones(cost.shape[0]),
+        bounds=optimize.Bounds(0.0, 1.0),
+        options={"mip_rel_gap": relative_gap, "time_limit": time_limit_s, "presolve": True},
+    )
+    if result.x is None:
+        raise ValueError(
+            f"constraint: expected a mean accuracy that some joint action meets, found {program.constraint:g} % "
+            f"({result.message})"
+        )
+    decision = np.argmax(result.x[:taken].reshape(users, choices), axis=1)
+    table = np.hstack([program.local, program.part])
+    there = [int(np.sum(decision == models + node)) for node in (0, 1)]
+    total = table[np.arange(users), decision].sum() + sum(n * program.node[node, n] for node, n in enumerate(there))
+    return Solution(
+        art_ms=float(total / users),
+        bound_ms=float(min(result.mip_dual_bound, total) / users),
+        accuracy=float(program.accuracy[decision].mean()),
+        decision=tuple(int(choice) for choice in decision),
+    )
+
+
+def optimum(
+    params: simulator.EnvParams,
+    conditions: simulator.Conditions | None = None,
+    relative_gap: float = 1e-7,
+    time_limit_s: float = 120.0,
+) -> Solution:
+    """The best joint action that meets `params.constraint`; see `probe` and `solve`."""
+    return solve(probe(params, conditions), relative_gap, time_limit_s)

@@ -1,0 +1,63 @@
+"""What a structured search reads, and what it returns.
+
+Under a fixed occupancy (how many tasks are at the edge and at the cloud) the cost of a joint action is a sum over
+devices, and the accuracy constraint is a knapsack. That is the structure; where the numbers come from (a learned model
+or a true one) is the caller's affair.
+"""
+
+from __future__ import annotations
+
+import chex
+import jax.numpy as jnp
+
+BIG = 1e12  # stands for an impossible cost, so that 0 * BIG is 0 and no infinity meets another
+UNITS = 10_000  # accuracies are summed as integers of 1e-4 percentage points: exact, whatever the order
+ROUNDING = 1e-3  # percentage points by which a mean accuracy may miss the constraint, as the simulator has it
+
+
+@chex.dataclass(frozen=True)
+class Costs:
+    """Response times by choice and occupancy. Choices are l local models, then edge, then cloud (C = l + 2)."""
+
+    local: chex.Array  # [N, l] ms
+    edge: chex.Array  # [N, N+1] ms of device i's task at the edge when n tasks are there; n = 0 is never read
+    cloud: chex.Array  # [N, N+1] ms
+    accuracy: chex.Array  # [C] %
+    constraint: chex.Array  # [] %, least mean accuracy
+
+
+@chex.dataclass(frozen=True)
+class Found:
+    """The K best joint actions that meet the constraint, best first, and what is certain about them."""
+
+    actions: chex.Array  # [K, N] int32
+    mean_ms: chex.Array  # [K] mean response time; inf where fewer than K joint actions meet the constraint
+    lower_bound_ms: chex.Array  # [] no joint action that meets the constraint has a lower mean
+    exact: chex.Array  # [] bool: `actions` are certainly the K best (to a rounding of 1e-6)
+
+
+def check(costs: Costs) -> tuple[int, int]:
+    """Checks shapes; returns N and l."""
+    chex.assert_rank([costs.local, costs.edge, costs.accuracy], [2, 2, 1])
+    users, models = costs.local.shape
+    chex.assert_shape([costs.edge, costs.cloud], (users, users + 1))
+    chex.assert_shape(costs.accuracy, (models + 2,))
+    chex.assert_shape(costs.constraint, ())
+    return users, models
+
+
+def accuracy_units(costs: Costs) -> tuple[chex.Array, chex.Array]:
+    """Accuracy of each choice ([C] int32) and the least sum over devices that meets the constraint, in `UNITS`."""
+    users = costs.local.shape[0]
+    units = jnp.round(costs.accuracy * UNITS).astype(jnp.int32)
+    return units, users * jnp.round((costs.constraint - ROUNDING) * UNITS).astype(jnp.int32)
+
+
+def mean_response_ms(costs: Costs, action: chex.Array) -> chex.Array:
+    """Mean response time of one joint action ([N] int32), ms."""
+    users, models = check(costs)
+    chex.assert_shape(action, (users,))
+    edge = costs.edge[:, jnp.sum(action == models)]
+    cloud = costs.cloud[:, jnp.sum(action == models + 1)]
+    table = jnp.concatenate([costs.local, edge[:, None], cloud[:, None]], axis=1)
+    return jnp.mean(jnp.take_along_axis(table, action[:, None], axis=1)[:, 0])
