@@ -1,6 +1,6 @@
-"""The true optimum by brute force over all C^N joint actions (§IV-B 1 of the paper), ties included.
+"""The true optimum: by brute force over all C^N joint actions (§IV-B 1 of the paper), ties included, or by `milp`.
 
-It evaluates the simulator's own noise-free `response_ms` and shares nothing with the planner, so that each can
+Brute force evaluates the simulator's own noise-free `response_ms` and shares nothing with the planner, so that each can
 check the other. Each response time carries a few float32 roundings (together below 4e-7 of it), and they are averaged
 in float64: two joint actions that are equal in exact arithmetic always land within `TIE_TOLERANCE` of each other.
 """
@@ -14,11 +14,13 @@ import chex
 import jax
 import numpy as np
 
-from hl_jax import simulator
+from hl_jax import milp, simulator
 from hl_jax.scenario import Scenario
 
+MOST_USERS = 5  # whose joint actions `optimum` enumerates
 MAX_JOINT_ACTIONS = 10**7
 CHUNK = 10**5  # joint actions evaluated at once, at most
+PROVEN = 1e-4  # relative gap to its lower bound that the optimum of a large fleet may have
 TIE_TOLERANCE = 1e-6  # relative difference of ART up to which joint actions are equally good
 
 
@@ -30,6 +32,7 @@ class Optimum:
     accuracy: float  # of `decision`, %
     decision: tuple[int, ...]  # [N] the first of `optimal`
     optimal: np.ndarray  # [T, N] int32, all optimal joint actions in lexicographic order
+    complete: bool = True  # False where `optimal` holds one of them only, because nobody enumerated them
 
 
 @jax.jit
@@ -89,6 +92,29 @@ def brute_force(
         decision=tuple(optimal[0].tolist()),
         optimal=optimal,
     )
+
+
+def optimum(params: simulator.EnvParams, conditions: simulator.Conditions | None = None) -> Optimum:
+    """The best feasible joint action: by brute force for up to `MOST_USERS` devices, by `milp` for more.
+
+    Args:
+      params: the scenario, N devices with C choices each.
+      conditions: background load and links; the scenario's own where None.
+
+    Raises:
+      ValueError: if no joint action meets the constraint, or `milp` proves none optimal in time.
+    """
+    users, choices = params.local_ms.shape[0], params.accuracy.shape[0]
+    if users <= MOST_USERS and choices**users <= MAX_JOINT_ACTIONS:
+        return brute_force(params, conditions)
+    found = milp.optimum(params, conditions)
+    if found.bound_ms < found.art_ms * (1.0 - PROVEN):
+        raise ValueError(
+            f"users: expected a fleet whose optimum is proven within {PROVEN:g}, found one of {users} devices "
+            f"between {found.bound_ms:.3f} and {found.art_ms:.3f} ms"
+        )
+    decision = np.array([found.decision], np.int32)
+    return Optimum(found.art_ms, found.accuracy, found.decision, decision, complete=False)
 
 
 def decisions_agree(first: Sequence[Hashable], second: Sequence[Hashable], scenario: Scenario) -> bool:

@@ -217,6 +217,10 @@ class Scenario:
         local = tuple(f"{name}/L" for name in self.pool.names)
         return (*local, f"{self.pool.names[0]}/{EDGE}", f"{self.pool.names[0]}/{CLOUD}")[: self.choices]
 
+    def choice_accuracy(self) -> tuple[float, ...]:
+        """Accuracies of the C choices, %: the models', then the first model's at edge and cloud."""
+        return (*self.pool.accuracy, self.pool.accuracy[0], self.pool.accuracy[0])[: self.choices]
+
     def with_users(self, users: int) -> Scenario:
         """The same scenario with its first `users` devices.
 

@@ -1,4 +1,8 @@
-"""The true optimum of a scenario by brute force: `python -m launch.oracle --flagfile=expA.flags --constraint=all`."""
+"""The true optimum of a scenario: `python -m launch.oracle --flagfile=expA.flags --constraint=all`.
+
+Up to five devices by brute force, with every tie. For more devices by a mixed-integer program (HiGHS), which finds one
+optimal decision and doesn't look for ties: `ties` is null then, and `optimal` holds that one.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +42,10 @@ def solve(scenario: Scenario, constraint: str) -> dict[str, Any]:
     """The optimum of a scenario in its own conditions, as one entry of the JSON output.
 
     Raises:
-      ValueError: if the constraint isn't one, or can't be met, or there are too many joint actions.
+      ValueError: if the constraint isn't one, or can't be met, or no optimum is proven in time.
     """
     value = constraints.constraint_value(constraint, scenario.pool)
-    optimum = oracle.brute_force(simulator.make_params(dataclasses.replace(scenario, constraint=value)))
+    optimum = oracle.optimum(simulator.make_params(dataclasses.replace(scenario, constraint=value)))
     labels = scenario.choice_labels()
     return {
         "experiment": scenario.name,
@@ -50,7 +54,7 @@ def solve(scenario: Scenario, constraint: str) -> dict[str, Any]:
         "art_ms": round(optimum.art_ms, 4),
         "accuracy": round(optimum.accuracy, 4),
         "decision": [labels[choice] for choice in optimum.decision],
-        "ties": len(optimum.optimal),
+        "ties": len(optimum.optimal) if optimum.complete else None,
         "optimal": [[labels[choice] for choice in decision] for decision in optimum.optimal.tolist()],
     }
 
@@ -59,7 +63,11 @@ def _print_table(results: list[dict[str, Any]]) -> None:
     head = ("experiment", "users", "constraint", "ART (ms)", "accuracy (%)", "optima", "decision")
     lines = [head]
     for entry in results:
-        numbers = (f"{entry['art_ms']:.2f}", f"{entry['accuracy']:.2f}", str(entry["ties"]))
+        numbers = (
+            f"{entry['art_ms']:.2f}",
+            f"{entry['accuracy']:.2f}",
+            "not counted" if entry["ties"] is None else str(entry["ties"]),
+        )
         lines.append(
             (entry["experiment"], str(entry["users"]), str(entry["constraint"]), *numbers, " ".join(entry["decision"]))
         )

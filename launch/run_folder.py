@@ -238,7 +238,8 @@ def decisions_table(summary: dict[str, Any], settings: Settings, oracle: Oracle 
         best = [labels[choice] for choice in optimum.decision]
         of = "oracle" if settings.real is None else "the twin's oracle"
         rows = [[of, summary["constraint"], *best, f"{optimum.art_ms:.2f}", f"{optimum.accuracy:.2f}", ""]]
-        note = f"{len(optimum.optimal)} joint actions are optimal; the oracle's row shows the first."
+        listed = f"{len(optimum.optimal)} joint actions are optimal; the oracle's row shows the first."
+        note = listed if optimum.complete else "The oracle's row shows one optimal joint action; there may be others."
     for seed in summary["seeds"]:
         steps = "never" if seed["steps_to_optimal"] is None else str(seed["steps_to_optimal"])
         steps = steps if oracle is not None else "not known"

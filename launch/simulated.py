@@ -77,7 +77,7 @@ class Simulation:
         conditions = self.starts.conditions
         count = conditions.node_cpu.shape[0]
         each = [jax.tree.map(lambda leaf, index=index: leaf[index], conditions) for index in range(count)]
-        return run_folder.Oracle(optima=tuple(oracle.brute_force(self.params, one) for one in each))
+        return run_folder.Oracle(optima=tuple(oracle.optimum(self.params, one) for one in each))
 
     def _path(self, index: int) -> pathlib.Path:
         return self.folder / "checkpoints" / f"group-{index:04d}.ckpt"

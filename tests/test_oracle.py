@@ -174,10 +174,13 @@ def test_decisions_agree_up_to_equal_devices():
         oracle.decisions_agree(first, first[:3], scenario)
 
 
-def test_shares_no_code_with_the_planner():
-    modules = imported_modules((ROOT / "hl_jax" / "oracle.py").read_text(encoding="utf-8"), "hl_jax")
+@pytest.mark.parametrize(
+    ("file", "allowed"), [("oracle.py", {"simulator", "scenario", "milp"}), ("milp.py", {"simulator"})]
+)
+def test_shares_no_code_with_the_planner(file, allowed):
+    modules = imported_modules((ROOT / "hl_jax" / file).read_text(encoding="utf-8"), "hl_jax")
     own = {module for module in modules if module.startswith("hl_jax.")}
-    assert {module.split(".")[1] for module in own} == {"simulator", "scenario"}
+    assert {module.split(".")[1] for module in own} == allowed
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -202,6 +205,24 @@ def test_command_prints_json_for_tools():
     assert [entry["accuracy"] for entry in at_five] == [72.8, 81.12, 85.06, 89.1, 89.9]
     assert at_five[0]["decision"] == ["d7/L"] * 5
     assert sorted(at_five[4]["decision"]) == ["d0/C", "d0/E", "d0/L", "d0/L", "d0/L"]
+
+
+def test_more_than_five_users_are_a_program_with_one_optimum():
+    params = make_params(small_scenario(6, constraint=84.0))
+    truth, found = oracle.brute_force(params), oracle.optimum(params)
+    assert found.art_ms == pytest.approx(truth.art_ms, rel=1e-6)
+    assert not found.complete
+    assert found.decision in set(map(tuple, truth.optimal.tolist()))
+    assert oracle.optimum(make_params(small_scenario(5))).complete
+
+
+def test_command_solves_larger_fleets_without_counting_ties():
+    done = command("--scenario=data/scenarios/ten.toml", "--constraint=85,Max", "--format=json")
+    assert done.returncode == 0, done.stderr
+    for entry in json.loads(done.stdout):
+        assert entry["ties"] is None
+        assert entry["optimal"] == [entry["decision"]]
+        assert len(entry["decision"]) == 10
 
 
 def test_command_prints_a_table():

@@ -37,7 +37,7 @@ class FactoredConfig:
     """Constants of `factored`."""
 
     epochs: int = option(60, "epochs of the run", low=1)
-    steps: int = option(1, "real steps in an epoch", low=1)
+    epoch_steps: int = option(1, "real steps between evaluations", low=1)
     k_best: int = option(8, "K, best joint actions under a sampled model, of which the most telling is tried", low=1)
     curiosity: float = option(
         0.25,
@@ -45,7 +45,7 @@ class FactoredConfig:
         low=0.0,
         high=1.0,
     )
-    known: float = option(
+    unsure_above: float = option(
         0.03, "a time is unsure above this standard deviation of its logarithm (or half the noise)", low=0.0
     )
     memory: int = option(128, "last real steps that the system model is fitted to; older ones are forgotten", low=1)
@@ -170,7 +170,7 @@ class Factored:
         )  # [P, models]
         rival = jnp.min(jnp.where(rivals[None], times[:, None, :models], jnp.inf), axis=2)
         useful = (times * jnp.exp(-2.0 * unsure) < rival) & (
-            unsure > jnp.maximum(self.config.known, 0.5 * posterior.noise)
+            unsure > jnp.maximum(self.config.unsure_above, 0.5 * posterior.noise)
         )
         asked = jax.random.bernoulli(ask_key, 0.5, times.shape)
         tasks = np.maximum(np.concatenate([np.ones(models), np.arange(rows), np.arange(rows)]), 1.0)
@@ -290,9 +290,14 @@ class Factored:
             run, obs, info = real_step(world, run, action, jnp.bool_(True))
             return run.replace(agent=self.fit_model(self.observe(agent, action, info["response_ms"], obs)))
 
-        run = world.repeat(self.config.steps, step, run.replace(totals=Totals.zero()))
+        run = world.repeat(self.config.epoch_steps, step, run.replace(totals=Totals.zero()))
         likeliest = factored_model.likeliest(run.agent.posterior)
         return run, {"model_noise": likeliest.noise, "changes": run.agent.changes.astype(jnp.float32)}
+
+
+def under(state: FactoredState, constraint: float) -> FactoredState:
+    """The same state with another least mean accuracy (%) asked of it; what was learned holds as it is."""
+    return state.replace(constraint=jnp.full_like(state.constraint, constraint))
 
 
 def make(

@@ -259,7 +259,13 @@ def k_best(costs: Costs, k: int, effort: Effort | None = None) -> Found:
     if users > EXACT_USERS:
         return found
     wider = dataclasses.replace(first, beam=32 * first.beam)
-    return jax.lax.cond(found.exact, lambda _: found, lambda costs: _search(costs, k, wider), costs)
+
+    # One item after the other under `vmap`, where a `cond` would do the wide search for all of them.
+    @jax.custom_batching.sequential_vmap
+    def certain(costs: Costs, found: Found) -> Found:
+        return jax.lax.cond(found.exact, lambda _: found, lambda costs: _search(costs, k, wider), costs)
+
+    return certain(costs, found)
 
 
 def best(costs: Costs, effort: Effort | None = None) -> Found:

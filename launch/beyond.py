@@ -1,0 +1,292 @@
+"""What `factored` shows beyond the paper: `python -m launch.beyond --out=FOLDER` (all rows) or `--rows=cells,drift`.
+
+Each row is measured by one function, judged by its bar, and kept as FOLDER/<row>.json with the command and versions
+that made it; README.md and the pictures are made from all rows that the folder holds. Rows can so be measured apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+from absl import flags
+
+from launch import beyond_figures, errors
+from launch.checkpoints import write_atomically
+from launch.errors import InputError
+from launch.run_folder import VERSIONS, make_folder
+from launch.runtime import use_compilation_cache
+
+FLAGS = flags.FLAGS
+Lines = list[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the table: what is measured, by what, and what it must show."""
+
+    title: str
+    bar: str
+    module: str  # of `launch`; imported when it is measured
+    function: str
+    met: Callable[[Lines], bool]
+    result: Callable[[Lines], str]
+
+
+def _never(value: float | None) -> float:
+    return float("inf") if value is None else float(value)
+
+
+def _medians(lines: Lines) -> list[float]:
+    return [_never(line["steps_to_optimal"]["median"]) for line in lines]
+
+
+def _all_succeed(lines: Lines) -> bool:
+    return all(line["steps_to_optimal"]["succeeded"] == line["steps_to_optimal"]["seeds"] for line in lines)
+
+
+def _steps_result(lines: Lines) -> str:
+    succeeded, seeds = (sum(line["steps_to_optimal"][name] for line in lines) for name in ("succeeded", "seeds"))
+    worst = max(_never(line["worst"]) for line in lines)
+    medians = _medians(lines)
+    return f"medians {min(medians):g} to {max(medians):g}, worst seed {worst:g}, {succeeded} of {seeds} succeed"
+
+
+def _within(limit: float) -> Callable[[Lines], bool]:
+    return lambda lines: max(_medians(lines)) <= limit
+
+
+def _ms(lines: Lines, users: int) -> float:
+    return next((line["cpu_ms"] for line in lines if line["users"] == users), float("inf"))
+
+
+ROWS = {
+    "cells": Row(
+        "5 equal devices, the 20 cells of Table V",
+        "median ≤ 6 in each, worst seed ≤ 20, all succeed (the paper: 6,000)",
+        "beyond_rows",
+        "cells",
+        lambda lines: _within(6)(lines) and max(_never(line["worst"]) for line in lines) <= 20 and _all_succeed(lines),
+        _steps_result,
+    ),
+    "noise10": Row(
+        "the same at 10 % noise", "median ≤ 15 in each", "beyond_rows", "noise10", _within(15), _steps_result
+    ),
+    "unequal": Row(
+        "5 unequal devices (speed 0.5 to 2 drawn per device)",
+        "median ≤ 20",
+        "beyond_rows",
+        "unequal",
+        _within(20),
+        _steps_result,
+    ),
+    "form": Row(
+        "a simulator of another form (contention in steps or quadratic, times not proportional to MACs)",
+        "median ≤ 12",
+        "beyond_rows",
+        "form",
+        _within(12),
+        _steps_result,
+    ),
+    "fifty": Row(
+        "50 devices, regular links, each constraint", "median ≤ 8", "beyond_rows", "fifty", _within(8), _steps_result
+    ),
+    "users": Row(
+        "1 to 100 devices at 85 %",
+        "more devices make learning no dearer",
+        "beyond_rows",
+        "users",
+        _all_succeed,
+        _steps_result,
+    ),
+    "dynamic": Row(
+        "dynamic scenario, after 100 real steps, 1,000 fresh states",
+        "mean regret ≤ 1 %, constraint met in all",
+        "beyond_rows",
+        "dynamic",
+        lambda lines: all(
+            line["mean_regret_percent"] <= 1.0 and line["constraint_met"] == line["states"] for line in lines
+        ),
+        lambda lines: (
+            f"mean regret {sum(line['mean_regret_percent'] for line in lines) / len(lines):.2f} % over all seeds, "
+            f"{max(line['mean_regret_percent'] for line in lines):.2f} % for the worst; constraint met in "
+            f"{min(line['constraint_met'] for line in lines)} of {lines[0]['states']} or more"
+        ),
+    ),
+    "sweep": Row(
+        "constraint swept from 72.8 to 89.9 after 60 steps at 85",
+        "within 1 % at every one, no new step",
+        "beyond_rows",
+        "sweep",
+        lambda lines: all(
+            line["over_one_percent"] == 0 and line["constraint_met"] == line["constraints"] for line in lines
+        ),
+        lambda lines: (
+            f"worst regret {max(line['worst_regret_percent'] for line in lines):.2f} % "
+            f"({lines[0]['constraints']} constraints, {len(lines)} seeds)"
+        ),
+    ),
+    "drift": Row(
+        "the edge becomes twice as slow in mid-run",
+        "within 1 % again after ≤ 15 real steps (median)",
+        "beyond_rows",
+        "drift",
+        _within(15),
+        _steps_result,
+    ),
+    "time": Row(
+        "decision time, one core",
+        "≤ 3 ms at 5 devices, ≤ 10 ms at 50, ≤ 40 ms at 100",
+        "beyond_search",
+        "decision_time",
+        lambda lines: all(_ms(lines, users) <= most for users, most in ((5, 3.0), (50, 10.0), (100, 40.0))),
+        lambda lines: ", ".join(f"{users}: {_ms(lines, users):.1f} ms" for users in (5, 50, 100)),
+    ),
+    "milp": Row(
+        "search against MILP, 200 random instances of 2 to 100 devices",
+        "same optimum to 1e-6 up to 10 devices, within 0.1 % above, bound never violated",
+        "beyond_search",
+        "against_milp",
+        lambda lines: all(
+            line["worst_excess"] <= (1e-6 if line["users"] <= 10 else 1e-3) and line["bound_violated"] == 0
+            for line in lines
+        ),
+        lambda lines: (
+            f"worst excess {max(line['worst_excess'] for line in lines if line['users'] <= 10):.0e} up to 10 devices, "
+            f"{max(line['worst_excess'] for line in lines):.0e} above; "
+            f"bound violated {sum(line['bound_violated'] for line in lines)} times; "
+            f"{min(line['speed_up'] for line in lines):.1f} to {max(line['speed_up'] for line in lines):.0f} times "
+            "as fast as HiGHS"
+        ),
+    ),
+    "brute": Row(
+        "search against brute force at 5 devices, 1,000 random instances",
+        "same 10 best",
+        "beyond_search",
+        "brute",
+        lambda lines: all(line["same"] == line["instances"] for line in lines),
+        lambda lines: ", ".join(f"{line['same']} of {line['instances']} the same" for line in lines),
+    ),
+}
+
+flags.DEFINE_list("rows", list(ROWS), "Rows to measure now; the table has every row that --out holds.")
+FLAGS.set_default("seeds", 20)  # of each learning row; `launch.flags` defines it
+flags.DEFINE_string("out", "runs/factored", "Folder for what was measured.")
+flags.DEFINE_string("reproduction", "", "report.json of launch.reproduce: the other agents' steps, for the picture.")
+
+
+def _commit() -> str:
+    """The commit of this source, "+" if files differ from it, or "unknown"."""
+    root = pathlib.Path(__file__).parent.parent
+    try:
+        texts = [
+            subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+            for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", "hl_jax", "launch"])
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return texts[0] + ("+" if texts[1] else "")
+
+
+def measure(name: str, seeds: int) -> dict[str, Any]:
+    """Measures one row."""
+    import importlib  # a row's module defines what it needs when it is asked for
+
+    row = ROWS[name]
+    function = getattr(importlib.import_module(f"launch.{row.module}"), row.function)
+    began = time.perf_counter(), time.process_time()
+    lines = function(seeds) if row.module == "beyond_rows" else function()
+    return {
+        "row": name,
+        "command": "python -m launch.beyond " + " ".join(sys.argv[1:]),
+        "commit": _commit(),
+        "versions": {one: metadata.version(one) for one in VERSIONS} | {"python": platform.python_version()},
+        "wall_s": round(time.perf_counter() - began[0], 1),
+        "cpu_s": round(time.process_time() - began[1], 1),
+        "bar_met": row.met(lines),
+        "lines": lines,
+    }
+
+
+def _measured(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Every row that the folder holds."""
+    found = {}
+    for name in ROWS:
+        path = folder / f"{name}.json"
+        if path.is_file():
+            try:
+                found[name] = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise InputError(f"--out: expected a measured row, found {error} in {path}") from error
+    return found
+
+
+def table(measured: dict[str, dict[str, Any]]) -> str:
+    """The table of all measured rows, and each row's lines, as Markdown."""
+    parts = [
+        "# What `factored` shows",
+        "",
+        "Steps are real steps until every later decision keeps the constraint within 1 % of the optimum; 3 % noise "
+        "unless said. Each row's file says which command, commit and versions made it.",
+        "",
+        "| row | what | bar | measured | met |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in measured.items():
+        row = ROWS[name]
+        met = "yes" if row.met(found["lines"]) else "**no**"
+        parts.append(f"| `{name}` | {row.title} | {row.bar} | {row.result(found['lines'])} | {met} |")
+    for name, found in measured.items():
+        columns = [key for key in found["lines"][0] if key not in ("steps", "users")]
+        parts += [
+            "",
+            f"## {name}",
+            "",
+            f"`{found['command']}` at {found['commit']}, {found['cpu_s']:g} s of computing",
+            "",
+        ]
+        parts += ["| " + " | ".join(column.replace("_", " ") for column in columns) + " |", "|---" * len(columns) + "|"]
+        parts += ["| " + " | ".join(_cell(line[column]) for column in columns) + " |" for line in found["lines"]]
+    return "\n".join([*parts, ""])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        middle = "never" if value["median"] is None else f"{value['median']:g}"
+        return f"{middle} ({value['succeeded']} of {value['seeds']})"
+    return "never" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    """Measures the asked rows and makes the table and the pictures."""
+    for name in FLAGS.rows:
+        if name not in ROWS:
+            raise InputError(f"--rows: expected some of {', '.join(ROWS)}, found {name!r}")
+    folder = pathlib.Path(FLAGS.out)
+    make_folder(folder)
+    use_compilation_cache()
+    for name in FLAGS.rows:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        found = measure(name, FLAGS.seeds)
+        write_atomically(folder / f"{name}.json", (json.dumps(found, indent=1) + "\n").encode())
+        print(f"{name}: {ROWS[name].result(found['lines'])} ({found['wall_s']:.0f} s)", file=sys.stderr, flush=True)
+    measured = _measured(folder)
+    write_atomically(folder / "README.md", table(measured).encode())
+    others = beyond_figures.read_reproduction(FLAGS.reproduction) if FLAGS.reproduction else {}
+    if "users" in measured:
+        write_atomically(folder / "users.png", beyond_figures.steps_by_users(measured["users"]["lines"], others))
+    if "time" in measured:
+        write_atomically(folder / "time.png", beyond_figures.decision_times(measured["time"]["lines"]))
+    print(f"results: {folder}/README.md")
+
+
+if __name__ == "__main__":
+    errors.run(main)
