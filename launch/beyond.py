@@ -122,7 +122,7 @@ ROWS = {
         ),
     ),
     "sweep": Row(
-        "constraint swept from 72.8 to 89.9 after 60 steps at 85",
+        "constraint swept from 72.8 to 89.9 after 40 steps at 85",
         "within 1 % at every one, no new step",
         "beyond_rows",
         "sweep",

@@ -53,8 +53,15 @@ def steps_by_users(lines: list[dict[str, Any]], others: dict[str, list[tuple[int
         row for row in tomllib.loads(TABLE_VI.read_text(encoding="utf-8"))["rows"] if row["constraint"] == CONSTRAINT
     ]
     for agent, column, name, colour in PRINTED:
-        users, steps = [row["users"] for row in printed], [row[column] for row in printed]
-        axes.plot(users, steps, color=colour, ls=":", marker="o", mfc="white", lw=1.2, label=f"{name}, as printed")
+        axes.plot(
+            *zip(*[(row["users"], row[column]) for row in printed], strict=True),
+            color=colour,
+            ls=":",
+            marker="o",
+            mfc="white",
+            lw=1.2,
+            label=f"{name}, as printed",
+        )
         if others.get(agent):
             ours = sorted(others[agent])
             axes.plot(*zip(*ours, strict=True), color=colour, marker="o", lw=1.8, label=f"{agent}, measured here")

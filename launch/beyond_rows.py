@@ -30,7 +30,6 @@ CONFIG = factored.FactoredConfig()
 CHUNK = 20  # real steps in one call of a compiled program; runs are whole numbers of them
 STEPS = 2 * CHUNK  # of a run of five devices
 LARGE_STEPS = CHUNK  # of larger fleets
-SWEEP_STEPS = 3 * CHUNK
 DRIFT_STEP = CHUNK  # real steps before the edge slows down
 DYNAMIC_STEPS = 5 * CHUNK
 FRESH_STATES = 1000
@@ -53,16 +52,20 @@ def scenario(name: str, constraint: str = "", **changes: Any) -> Scenario:
 
 
 @functools.cache
-def _agent(users: int) -> Agent:
-    """One agent for all scenarios of a size, which share a pool: programs belong to it, constraints come with runs."""
-    return make_agent("factored", CONFIG, scenario("hundred").with_users(users))
+def _agent(users: int, steps: int) -> Agent:
+    """One agent for all scenarios of a size, which share a pool: programs belong to it, constraints come with runs.
+
+    It remembers as many steps as it takes, so nothing is forgotten, and no time is spent on empty memory.
+    """
+    config = dataclasses.replace(CONFIG, memory=steps)
+    return make_agent("factored", config, scenario("hundred").with_users(users))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _begin(agent: Agent, seeds: Any, params: Any) -> Any:
     def one(seed: Any, params: simulator.EnvParams) -> Any:
         run = training.init(agent, seed, params)
-        return run.replace(agent=run.agent.replace(constraint=params.constraint))
+        return dataclasses.replace(run, agent=run.agent.replace(constraint=params.constraint))
 
     return jax.vmap(one)(seeds, params)
 
@@ -94,7 +97,7 @@ def courses(cases: Sequence[Case], steps: int, change: int | None = None) -> tup
 
     Returns the runs and, by case and step [S, T], ART (ms), feasibility and the changes that the agent has seen.
     """
-    agent = _agent(cases[0].scenario.users)
+    agent = _agent(cases[0].scenario.users, steps)
     before, after = _stack([case.scenario for case in cases]), _stack([case.later or case.scenario for case in cases])
     runs, parts = _begin(agent, jnp.array([case.seed for case in cases]), before), []
     for done in range(0, steps, CHUNK):
@@ -220,7 +223,7 @@ def users(seeds: int) -> list[dict[str, Any]]:
 def dynamic(seeds: int) -> list[dict[str, Any]]:
     """Conditions that change: regret of the greedy decision over fresh states, after `DYNAMIC_STEPS` real steps."""
     asked = scenario("dynamic")
-    agent = _agent(asked.users)
+    agent = _agent(asked.users, DYNAMIC_STEPS)
     runs, seen = courses([Case(seed, asked) for seed in range(seeds)], DYNAMIC_STEPS)
     params = simulator.make_params(asked)
     fresh = evaluation.start_states(jax.random.key(1), params, FRESH_STATES)
@@ -251,10 +254,10 @@ def dynamic(seeds: int) -> list[dict[str, Any]]:
 
 
 def sweep(seeds: int) -> list[dict[str, Any]]:
-    """Constraints from 72.8 to 89.9 in steps of 0.1, asked after `SWEEP_STEPS` real steps at 85."""
+    """Constraints from 72.8 to 89.9 in steps of 0.1, asked after `STEPS` real steps at 85."""
     asked = scenario("expA", "85")
-    agent: Any = _agent(asked.users)
-    runs, _ = courses([Case(seed, asked) for seed in range(seeds)], SWEEP_STEPS)
+    agent: Any = _agent(asked.users, STEPS)
+    runs, _ = courses([Case(seed, asked) for seed in range(seeds)], STEPS)
     params = simulator.make_params(asked)
     wanted = np.round(np.arange(72.8, 89.95, 0.1), 1)
 
@@ -262,7 +265,7 @@ def sweep(seeds: int) -> list[dict[str, Any]]:
     def judge(states: Any) -> Any:
         def one(state: Any, constraint: Any) -> Any:
             action = agent.decide(factored.under(state, constraint), state.obs)
-            fine = simulator.meets_constraint(params.replace(constraint=constraint), action)
+            fine = simulator.meets_constraint(dataclasses.replace(params, constraint=constraint), action)
             return jnp.mean(simulator.response_ms(params, params.start, action)), fine
 
         constraints = jnp.asarray(wanted, jnp.float32)

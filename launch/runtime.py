@@ -8,10 +8,6 @@ import pathlib
 # Before JAX starts: one thread a program. Seeds fill the cores, and results don't depend on how many there are.
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), "--xla_cpu_multi_thread_eigen=false"]).strip()
 
-# Before SciPy loads it: OpenBLAS spreads even a triangular solve of size 60 over all cores, and the waiting costs ten
-# times the solve.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, unless the user's environment says where already."""

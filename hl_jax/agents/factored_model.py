@@ -249,26 +249,46 @@ class ResponseModel:
         return Posterior(mean=weights, factor=root, evidence=evidence, noise=noise)
 
 
-# LAPACK calls one by one: jaxlib 0.10.2 spreads a batch of them over the threads of the pool that runs the program and
-# waits there, so that two batches at once can wait for each other for ever.
+# Not LAPACK's: on a CPU its BLAS has threads of its own, which wait busily for the cores that run the program, and two
+# batches at once can wait for each other for ever. Matrices are small, so a loop over columns does.
 
 
-@jax.custom_batching.sequential_vmap
 def cholesky(matrix: chex.Array) -> chex.Array:
     """Lower factor of a positive definite [D, D]."""
-    return jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
+    rows = jnp.arange(matrix.shape[0])
+
+    def column(index: int, carry: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
+        rest, root = carry
+        new = jnp.where(rows >= index, rest[:, index] / jnp.sqrt(rest[index, index]), 0.0)
+        return rest - new[:, None] * new[None, :], root.at[:, index].set(new)
+
+    return jax.lax.fori_loop(0, matrix.shape[0], column, (matrix, jnp.zeros_like(matrix)))[1]
 
 
-@jax.custom_batching.sequential_vmap
 def solve_lower(root: chex.Array, right: chex.Array) -> chex.Array:
     """root^-1 right for a lower factor [D, D] and [D, K]."""
-    return jax.lax.linalg.triangular_solve(root, right, left_side=True, lower=True)
+    later = jnp.arange(root.shape[0])[:, None]
+
+    def row(index: int, right: chex.Array) -> chex.Array:
+        solved = right[index] / root[index, index]
+        rest = right - jnp.where(later > index, root[:, index][:, None], 0.0) * solved[None, :]
+        return rest.at[index].set(solved)
+
+    return jax.lax.fori_loop(0, root.shape[0], row, right)
 
 
-@jax.custom_batching.sequential_vmap
 def solve_upper(root: chex.Array, right: chex.Array) -> chex.Array:
     """root^-T right for a lower factor [D, D] and [D, K]."""
-    return jax.lax.linalg.triangular_solve(root, right, left_side=True, lower=True, transpose_a=True)
+    size = root.shape[0]
+    earlier = jnp.arange(size)[:, None]
+
+    def row(step: int, right: chex.Array) -> chex.Array:
+        index = size - 1 - step
+        solved = right[index] / root[index, index]
+        rest = right - jnp.where(earlier < index, root[index][:, None], 0.0) * solved[None, :]
+        return rest.at[index].set(solved)
+
+    return jax.lax.fori_loop(0, size, row, right)
 
 
 def predicted(factor: chex.Array, amount: chex.Array) -> chex.Array:
