@@ -47,23 +47,26 @@ def probe(params: simulator.EnvParams, conditions: simulator.Conditions | None =
       conditions: background load and links; the scenario's own where None.
 
     Raises:
-      ValueError: if offloaded tasks' times aren't a device's part plus a node's part.
+      ValueError: if offloaded tasks' times aren't a device's part plus a node's part, or nothing can be offloaded.
     """
     users, models = params.local_ms.shape
+    if params.accuracy.shape[0] != models + 2:
+        raise ValueError(f"choices: expected {models} models, edge and cloud, found {params.accuracy.shape[0]} choices")
     conditions = params.start if conditions is None else conditions
-    # For each node and n: the first n devices there, then the last n; the others compute locally.
+    # On each node: each device alone; then for each n the first n devices, and the last n. The others compute locally.
+    alone = np.eye(users, dtype=bool)
     first = np.arange(users)[None, :] < np.arange(1, users + 1)[:, None]
     joint = [np.full((users, models), np.arange(models)).T]
-    joint += [np.where(there, models + node, 0) for node in (0, 1) for there in (first, first[:, ::-1])]
+    joint += [np.where(there, models + node, 0) for node in (0, 1) for there in (alone, first, first[:, ::-1])]
     evaluate = jax.jit(jax.vmap(simulator.response_ms, in_axes=(None, None, 0)))
     times = np.asarray(evaluate(params, conditions, np.concatenate(joint).astype(np.int32)), np.float64)
-    local, rest = times[:models].T, times[models:].reshape(2, 2, users, users)
+    local, rest = times[:models].T, times[models:].reshape(2, 3, users, users)
     part, node = np.zeros((users, 2)), np.zeros((2, users + 1))
     for index in (0, 1):
-        everyone = rest[index, 0, -1]
-        part[:, index] = everyone - everyone[0]
-        node[index, 1:] = rest[index, 0, :, 0]
-        for there, found in zip((first, first[:, ::-1]), rest[index], strict=True):
+        # Alone, where times are short and their float32 differences exact enough.
+        part[:, index] = np.diagonal(rest[index, 0]) - rest[index, 0, 0, 0]
+        node[index, 1:] = rest[index, 1, :, 0]
+        for there, found in zip((first, first[:, ::-1]), rest[index, 1:], strict=True):
             expected = part[None, :, index] + node[index, 1:, None]
             if not np.allclose(found[there], expected[there], rtol=ADDITIVE_TOLERANCE, atol=0.0):
                 worst = float(np.max(np.abs(found - expected)[there]))

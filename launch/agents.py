@@ -47,6 +47,8 @@ def _q_learning(config: q_learning.QLearningConfig, scenario: Scenario) -> Agent
 
 
 def _factored(config: factored.FactoredConfig, scenario: Scenario) -> Agent:
+    if not scenario.offloading:
+        raise ValueError("--knobs: expected both or offloading for this agent, found models")
     # All that it is told: how many devices, how accurate the choices are, and what is asked. No time of any kind.
     return factored.make(config, scenario.users, scenario.choice_accuracy(), scenario.constraint)
 

@@ -36,17 +36,16 @@ EXPERIENCE = 4  # real steps before decisions are timed
 def random_scenario(random: np.random.Generator, users: int) -> Scenario:
     """Unequal devices behind random links, nodes of random size and contention, a random constraint."""
 
-    def node(most: int) -> Node:
+    def node() -> Node:
         form = CONTENTION_FORMS[random.integers(len(CONTENTION_FORMS))]
-        return Node(LINKS[random.integers(2)], int(random.integers(1, most + 1)), form)
+        return Node(LINKS[random.integers(2)], int(random.integers(max(1, users // 10), max(2, users // 3) + 1)), form)
 
     base = scenario("expA")
     speeds = 2.0 ** random.uniform(-1.0, 1.0, users)
     devices = tuple(Device(f"S{index}", LINKS[random.integers(2)], float(speed)) for index, speed in enumerate(speeds))
     pool = base.pool.accuracy
     constraint = float(random.uniform(min(pool), max(pool)))
-    most = max(2, users // 3)
-    return dataclasses.replace(base, devices=devices, edge=node(most), cloud=node(most), constraint=constraint)
+    return dataclasses.replace(base, devices=devices, edge=node(), cloud=node(), constraint=constraint)
 
 
 def costs_of(program: milp.Program) -> Costs:

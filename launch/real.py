@@ -88,7 +88,7 @@ class RealRun:
         self.oracle: run_folder.Oracle | None = None
         if self.real.twin:
             try:
-                self.oracle = run_folder.Oracle(optima=(oracle.brute_force(self.params),))
+                self.oracle = run_folder.Oracle(optima=(oracle.optimum(self.params),))
             except ValueError as error:
                 raise InputError(f"--calibration: {error}") from error
         self._donors = self._read_donors() if self.real.init_from else []

@@ -214,7 +214,7 @@ class ResponseModel:
 
         Starts from an earlier posterior's weights, whose noise it takes and improves once.
         """
-        mean, std = self.prior_weights
+        mean, std = (jnp.asarray(values) for values in self.prior_weights)
         trust = trust * jnp.minimum(1.0, MOST_REPORTS / jnp.maximum(jnp.sum(trust), 1.0))
         count = jnp.sum(trust)
 
@@ -244,7 +244,7 @@ class ResponseModel:
             return weights, root / std[:, None], evidence, jnp.maximum(noise, self.prior.least_noise)
 
         # Not `vmap`: a batch of small matrix products is slower on a CPU than one after the other.
-        each = (posterior.mean, jnp.asarray(std), posterior.noise)
+        each = (posterior.mean, std, posterior.noise)
         weights, root, evidence, noise = jax.lax.map(lambda hypothesis: one(*hypothesis), each)
         return Posterior(mean=weights, factor=root, evidence=evidence, noise=noise)
 
