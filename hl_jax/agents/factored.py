@@ -68,9 +68,7 @@ class FactoredState:
     own: chex.Array  # [2, N+1] levels that so many tasks put there, learned
     own_seen: chex.Array  # [2, N+1]
     reports: factored_reports.Reports
-    surprised: (
-        chex.Array
-    )  # [N + 2] of devices (local tasks), edge, cloud: +1 or -1 if last slower or faster than thought
+    surprised: chex.Array  # [N + 2] devices, edge, cloud: +1 or -1 if last slower or faster than thought
     posterior: Posterior
     scale_ms: chex.Array  # mean (geometric) response time of the first step
     constraint: chex.Array  # %
