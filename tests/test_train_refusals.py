@@ -68,7 +68,7 @@ def refused(
     ("arguments", "expected"),
     [
         (("--epoch=3",), r"Unknown command line flag 'epoch'"),
-        (("--agent=ppo",), r"--agent=ppo: value should be one of <dqn\|hybrid\|q_learning>"),
+        (("--agent=ppo",), r"--agent=ppo: value should be one of <dqn\|factored\|hybrid\|q_learning>"),
         (("--planning_step=both",), r"--planning_step=both: value should be one of <real\|model>"),
         (("--seeds=many",), r"--seeds=many"),
         (("--seeds=0",), r"--seeds: expected at least 1, found 0"),
@@ -87,6 +87,11 @@ def refused(
         (("--alpha_schedule=cosine",), r"--alpha_schedule: expected linear, exp or constant:VALUE"),
         (("--k_best=101",), r"--k_best: expected at most 100 \(all joint actions\), found 101"),
         (("--step_size=0.1",), r"--step_size: expected with --agent=q_learning, found with --agent=hybrid"),
+        (
+            (f"--scenario={SCENARIOS / 'ten.toml'}", "--users=10"),
+            r"--users: expected at most 10000000 joint actions .* \(--agent=hybrid, scenario ten\)",
+        ),
+        (("--agent=factored", "--knobs=models"), r"--knobs: expected both or offloading for this agent, found models"),
         (("expA.flags",), r"arguments: expected flags only .* found 'expA.flags'"),
         (("--flagfile=none.flags",), r"none.flags"),
         (
