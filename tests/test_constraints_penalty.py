@@ -149,8 +149,10 @@ def test_nor_under_any_load_of_the_dynamic_scenario(constraint):
         assert margin_ms(params, conditions) > 0.0
 
 
-def test_every_agent_has_a_sufficient_factor_by_default_and_refuses_less():
-    for spec in AGENTS.values():
+def test_every_agent_that_learns_from_penalties_has_a_sufficient_factor_by_default_and_refuses_less():
+    penalised = [spec for spec in AGENTS.values() if hasattr(spec.defaults, "penalty_factor")]
+    assert set(AGENTS) - {"factored"} == {name for name, spec in AGENTS.items() if spec in penalised}
+    for spec in penalised:
         assert spec.defaults.penalty_factor > 1.0
         with pytest.raises(ValueError, match=r"--penalty_factor: expected a value in \[1, inf\], found 0.9"):
             dataclasses.replace(spec.defaults, penalty_factor=0.9)
