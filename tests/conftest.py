@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 
 import hypothesis
 import jax
@@ -20,6 +21,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_debug_nans", True)
+
+# A shell that starts something in the background has it ignore Ctrl-C, and all that it starts; some tests send that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A first call compiles, so no example has a deadline; in CI every run tries the same examples.
 hypothesis.settings.register_profile("local", deadline=None)
