@@ -263,8 +263,8 @@ def _peer(report: dict[str, Any]) -> list[Block]:
         rows.append((Cell(str(row["users"])), Cell(constraint_text(row["constraint"])), *cells, speed))
     text = (
         "The same environment through the Gymnasium wrapper, our dqn's constants (batch, width, step sizes, "
-        "schedules), and the same evaluation of its greedy decisions. What only it has (uniform replay, clipped "
-        "gradients, a loss that is linear beyond 100 ms) is as its defaults are. "
+        "schedules), and the same evaluation of its greedy decisions. What only it has (uniform replay, clipped loss "
+        "and gradients) is as its defaults are. "
         "Where only its speed was measured, steps aren't shown. Steps/s include the environment's steps and one update "
         "each; `python -m launch.benchmark` measures speed alone, both taking turns."
     )

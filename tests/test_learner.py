@@ -27,15 +27,7 @@ LEVELS = tuple(observation_levels(N).tolist())
 F = len(LEVELS)
 EVERY = jnp.array(list(itertools.product(range(C), repeat=N)), jnp.int32)
 CONFIG = HybridConfig(
-    direct_updates=3,
-    width=8,
-    batch=8,
-    direct_capacity=32,
-    world_capacity=32,
-    plan_capacity=32,
-    k_best=4,
-    gamma=0.5,
-    huber_ms=100.0,  # some errors here are smaller, some larger
+    direct_updates=3, width=8, batch=8, direct_capacity=32, world_capacity=32, plan_capacity=32, k_best=4, gamma=0.5
 )
 LEARNER = Learner(config=CONFIG, users=N, choices=C, levels=LEVELS)
 PLAN = EpochPlan(
@@ -144,13 +136,6 @@ def test_a_step_is_stored_in_both_buffers_and_moves_the_state():
     assert_identical(after.plan, before.plan)
 
 
-def huber(errors: chex.Array) -> chex.Array:
-    """Quadratic up to `huber_ms`, linear beyond."""
-    delta = CONFIG.huber_ms / CONFIG.cost_scale_ms
-    size = jnp.abs(errors)
-    return jnp.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))
-
-
 def naive_updates(agent: AgentState, buffer: buffers.Prioritized, count: int) -> tuple[Any, buffers.Prioritized]:
     """Lines 14, 15 with `optax.adam` and minima found by calling the target network with every joint action."""
     optimizer = optax.adam(float(PLAN.q_learning_rate))
@@ -166,7 +151,7 @@ def naive_updates(agent: AgentState, buffer: buffers.Prioritized, count: int) ->
             rows = jax.vmap(lambda obs: q_of_all(params, obs))(batch.data.obs)
             return rows[jnp.arange(CONFIG.batch), batch.data.action] - target
 
-        gradient = jax.grad(lambda params: jnp.mean(batch.weights * huber(errors(params))))(params)
+        gradient = jax.grad(lambda params: jnp.mean(0.5 * batch.weights * errors(params) ** 2))(params)
         steps, state = optimizer.update(gradient, state)
         priorities = (jnp.abs(errors(params)) + buffers.LEAST_PRIORITY) ** CONFIG.priority_exponent
         buffer = buffer.replace(tree=sum_tree.update(buffer.tree, batch.slots, priorities))
@@ -207,7 +192,7 @@ def test_fitting_the_model_equals_a_naive_implementation():
         for row in range(CONFIG.batch):
             features = features_of(batch.obs[row], LEVELS)
             cost, following = LEARNER.model.apply(params, features, EVERY[batch.action[row]])
-            total += huber(cost - batch.cost[row])
+            total += 0.5 * (cost - batch.cost[row]) ** 2
             total += jnp.mean(0.5 * (following - features_of(batch.next_obs[row], LEVELS)) ** 2)
         return total / CONFIG.batch
 

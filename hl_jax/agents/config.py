@@ -36,11 +36,11 @@ class HybridConfig:
     epochs: int = option(60, "N, epochs of the run", low=1)
     direct_sessions: int = option(10, "N_direct, sessions of direct RL in an epoch at alpha 0", low=0)
     direct_steps: int = option(5, "T_direct, real steps in a direct session", low=1)
-    direct_updates: int = option(50, "minibatches after each direct session (lines 14 and 15)", low=1)
+    direct_updates: int = option(20, "minibatches after each direct session (lines 14 and 15)", low=1)
     world_sessions: int = option(1000, "N_world, system-model minibatches in an epoch at alpha 0", low=0)
     suggest_sessions: int = option(2, "N_suggest, sessions of suggestion in an epoch at alpha 1", low=0)
     suggest_steps: int = option(3, "T_suggest, planning steps in a suggestion session", low=1)
-    plan_sessions: int = option(100, "N_plan, planning minibatches in an epoch at alpha 1", low=0)
+    plan_sessions: int = option(500, "N_plan, planning minibatches in an epoch at alpha 1", low=0)
     k_best: int = option(30, "K, best predicted actions tried at each planning step", low=1)
     alpha_schedule: str = option("linear", "alpha over epochs: linear (epoch/N, the paper's), exp, or constant:VALUE")
     planning_step: str = option(
@@ -55,9 +55,6 @@ class HybridConfig:
     q_learning_rate: float = option(1e-2, "Adam's step for the Q-network at the start", low=0.0, high=1.0)
     model_learning_rate: float = option(1e-2, "Adam's step for the system model at the start", low=0.0, high=1.0)
     learning_rate_end: float = option(0.02, "part of both steps that is left at the end (cosine)", low=0.0, high=1.0)
-    huber_ms: float = option(
-        5.0, "error of a predicted cost from which the loss grows linearly: noise grows with the cost", low=1e-3
-    )
     direct_capacity: int = option(8192, "transitions D_direct holds", low=2, power_of_two=True)
     world_capacity: int = option(8192, "transitions D_world holds", low=2)
     plan_capacity: int = option(8192, "transitions D_plan holds", low=2, power_of_two=True)

@@ -74,10 +74,6 @@ class Learner:
     def model(self) -> SystemModel:
         return SystemModel(self.users, self.choices, self.config.width, len(self.levels))
 
-    def loss(self, errors: chex.Array) -> chex.Array:
-        """Huber's loss of errors in predicted costs."""
-        return optax.huber_loss(errors, delta=self.config.huber_ms / self.config.cost_scale_ms)
-
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> AgentState:
         """Lines 1 to 3. `obs` [F] is the environment's first state; the key is consumed."""
         q_key, model_key, run_key = jax.random.split(key, 3)
@@ -167,7 +163,7 @@ class Learner:
         def loss(params: Any) -> tuple[chex.Array, chex.Array]:
             values = jax.vmap(lambda x, a: self.q_network.apply(params, x, a))(features, actions)
             errors = values - target
-            return jnp.mean(batch.weights * self.loss(errors)), errors
+            return jnp.mean(batch.weights * optax.l2_loss(errors)), errors
 
         gradient, errors = jax.grad(loss, has_aux=True)(agent.q_params)
         direction, optimizer = ADAM.update(gradient, agent.q_optimizer)
@@ -200,7 +196,7 @@ class Learner:
             def one(obs: chex.Array, action: chex.Array, cost: chex.Array, following: chex.Array) -> chex.Array:
                 predicted, next_features = self.model.apply(params, features_of(obs, self.levels), action)
                 errors = next_features - features_of(following, self.levels)
-                return self.loss(predicted - cost) + jnp.mean(optax.l2_loss(errors))
+                return optax.l2_loss(predicted - cost) + jnp.mean(optax.l2_loss(errors))
 
             return jnp.mean(jax.vmap(one)(batch.obs, actions, batch.cost, batch.next_obs))
 
