@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax.agents import factored_model, factored_reports
+from hl_jax.agents import factored_levels, factored_model, factored_reports
 from hl_jax.agents.config import check_options, option
-from hl_jax.agents.factored_model import LEVEL_TOP, Posterior, ResponseModel, Situation
+from hl_jax.agents.factored_model import Posterior, ResponseModel, Situation
 from hl_jax.agents.world import Run, Totals, World, real_step
 from hl_jax.structured import search
 from hl_jax.structured.costs import Costs, Found
@@ -65,8 +65,7 @@ class FactoredState:
     key: chex.PRNGKey
     obs: chex.Array  # [F] int32, the environment's current state
     situation: Situation  # the same, less what the last joint action itself put on the nodes' monitors
-    own: chex.Array  # [2, N+1] levels that so many tasks put there, learned
-    own_seen: chex.Array  # [2, N+1]
+    levels: factored_levels.Levels  # what is known of both parts
     reports: factored_reports.Reports
     surprised: chex.Array  # [N + 2] devices, edge, cloud: +1 or -1 if last slower or faster than thought
     posterior: Posterior
@@ -108,8 +107,7 @@ class Factored:
             key=key,
             obs=obs.astype(jnp.int32),
             situation=situation,
-            own=jnp.zeros((2, self.users + 1)),
-            own_seen=jnp.zeros((2, self.users + 1)),
+            levels=factored_levels.init(self.users, situation.level.astype(jnp.int32)),
             reports=factored_reports.init(self.config.memory, factors, amounts),
             surprised=jnp.zeros(self.users + 2),
             posterior=self.model.start(),
@@ -203,7 +201,8 @@ class Factored:
     def search(self, state: FactoredState, obs: chex.Array, constraint: chex.Array | None = None) -> Found:
         """The best joint action under the model's means in an observed state ([F]), with its bounds.
 
-        The last joint action's own traces are taken off where `obs` is what was observed right after it.
+        The last joint action's own traces are taken off where `obs` is what was observed right after it. Anywhere else
+        the levels count as background: which tasks are at the nodes isn't observed, and nobody says what ran before.
 
         Args:
           state: the agent's.
@@ -224,25 +223,6 @@ class Factored:
         return self.search(state, obs, constraint).actions[0]
 
     # -- Direct experience and system model -------------------------------------------------------------------------
-
-    def _background(self, state: FactoredState, action: chex.Array, obs: chex.Array) -> FactoredState:
-        """What the nodes' monitors show, less what the last joint action put there (learned, too).
-
-        The background seldom moves from one step to the next, so what the level has risen by is put down to the tasks.
-        """
-        situation = situation_of(obs, self.users)
-        models, each = self.model.models, jnp.arange(2)
-        counts = jnp.stack([jnp.sum(action == models), jnp.sum(action == models + 1)])
-        seen, own = state.own_seen[each, counts] + 1.0, state.own[each, counts]
-        risen = jnp.clip(situation.level - state.situation.level, 0.0, LEVEL_TOP)
-        own = jnp.where(counts > 0, own + (risen - own) / seen, 0.0)
-        level = jnp.clip(jnp.round(situation.level - own), 0.0, LEVEL_TOP)
-        return state.replace(
-            obs=obs.astype(jnp.int32),
-            situation=situation.replace(level=level),
-            own=state.own.at[each, counts].set(own),
-            own_seen=state.own_seen.at[each, counts].set(seen),
-        )
 
     def observe(
         self, state: FactoredState, action: chex.Array, response_ms: chex.Array, obs: chex.Array
@@ -272,7 +252,12 @@ class Factored:
             scale_ms=scale,
             real_steps=state.real_steps + 1,
         )
-        return self._background(state, action, obs)
+        situation = situation_of(obs, self.users)
+        tasks = jnp.stack([jnp.sum(action == self.model.models), jnp.sum(action == self.model.models + 1)])
+        seen = situation.level.astype(jnp.int32)
+        levels = factored_levels.update(state.levels, tasks, seen, signs[self.users :] != 0.0)
+        situation = situation.replace(level=factored_levels.background(levels))
+        return state.replace(obs=obs.astype(jnp.int32), situation=situation, levels=levels)
 
     def fit_model(self, state: FactoredState) -> FactoredState:
         """Lines 18 to 20: the system model, fitted to all reports that still count."""
