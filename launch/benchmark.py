@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
-import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +24,7 @@ from absl import flags
 from hl_jax import evaluation, gymnasium_env, search, training
 from hl_jax.agents.config import HybridConfig
 from hl_jax.scenario import Scenario
-from launch import errors
+from launch import errors, provenance
 from launch.agents import make_agent, make_params
 from launch.checkpoints import write_atomically
 from launch.errors import InputError
@@ -164,7 +163,10 @@ def main() -> None:
     """Prints the figures, and writes them where --out says."""
     scenario = scenario_file()
     figures: dict[str, Any] = {
-        "machine": {"cores": len(os.sched_getaffinity(0)), "system": platform.platform(), "jax": jax.__version__},
+        "command": "python -m launch.benchmark " + " ".join(sys.argv[1:]),
+        "commit": provenance.commit() or "unknown",
+        "machine": provenance.machine(),
+        "versions": provenance.versions(),
         "search": [search_figures(scenario.with_users(users)) for users in (3, 4, 5) if users <= scenario.users],
     }
     print(f"{'users':>5} {'joint actions':>14} {'K-best search':>14} {'compile':>9}")

@@ -9,20 +9,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 from absl import flags
 
-from launch import beyond_figures, errors
+from launch import beyond_figures, errors, json_files, provenance
 from launch.checkpoints import write_atomically
 from launch.errors import InputError
-from launch.run_folder import VERSIONS, make_folder
+from launch.run_folder import make_folder
 from launch.runtime import use_compilation_cache
 
 FLAGS = flags.FLAGS
@@ -184,19 +181,6 @@ flags.DEFINE_string("out", "runs/factored", "Folder for what was measured.")
 flags.DEFINE_string("reproduction", "", "report.json of launch.reproduce: the other agents' steps, for the picture.")
 
 
-def _commit() -> str:
-    """The commit of this source, "+" if files differ from it, or "unknown"."""
-    root = pathlib.Path(__file__).parent.parent
-    try:
-        texts = [
-            subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-            for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", "hl_jax", "launch"])
-        ]
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return texts[0] + ("+" if texts[1] else "")
-
-
 def measure(name: str, seeds: int) -> dict[str, Any]:
     """Measures one row."""
     import importlib  # a row's module defines what it needs when it is asked for
@@ -208,8 +192,9 @@ def measure(name: str, seeds: int) -> dict[str, Any]:
     return {
         "row": name,
         "command": "python -m launch.beyond " + " ".join(sys.argv[1:]),
-        "commit": _commit(),
-        "versions": {one: metadata.version(one) for one in VERSIONS} | {"python": platform.python_version()},
+        "commit": provenance.commit() or "unknown",
+        "versions": provenance.versions(),
+        "machine": provenance.machine(),
         "wall_s": round(time.perf_counter() - began[0], 1),
         "cpu_s": round(time.process_time() - began[1], 1),
         "bar_met": row.met(lines),
@@ -219,15 +204,8 @@ def measure(name: str, seeds: int) -> dict[str, Any]:
 
 def _measured(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
     """Every row that the folder holds."""
-    found = {}
-    for name in ROWS:
-        path = folder / f"{name}.json"
-        if path.is_file():
-            try:
-                found[name] = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise InputError(f"--out: expected a measured row, found {error} in {path}") from error
-    return found
+    found = {name: json_files.read(folder / f"{name}.json") for name in ROWS}
+    return {name: row for name, row in found.items() if row is not None}
 
 
 def table(measured: dict[str, dict[str, Any]]) -> str:

@@ -28,7 +28,7 @@ import numpy as np
 from hl_jax import evaluation, gymnasium_env, oracle, simulator
 from hl_jax.agents.config import HybridConfig
 from hl_jax.penalty import sufficient_penalty
-from launch import run_folder, units
+from launch import json_files, run_folder, units
 from launch.agents import make_params
 from launch.checkpoints import write_atomically
 from launch.errors import InputError
@@ -174,15 +174,8 @@ def _work(chosen: Settings, seed: int, folder: pathlib.Path, news: Any, parent: 
 
 def _histories(chosen: Settings, folder: pathlib.Path) -> dict[int, list[dict[str, Any]]]:
     """The finished seeds'."""
-    found = {}
-    for seed in chosen.seeds:
-        path = _seed_file(folder, seed)
-        if path.is_file():
-            try:
-                found[seed] = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise InputError(f"seed file: expected JSON, found {error} in {path}") from error
-    return found
+    found = {seed: json_files.read(_seed_file(folder, seed)) for seed in chosen.seeds}
+    return {seed: rows for seed, rows in found.items() if rows is not None}
 
 
 def _learn_all(chosen: Settings, folder: pathlib.Path, seeds: list[int], threads: int) -> None:

@@ -1,4 +1,4 @@
-"""What made results: commit, machine, package versions, and the log of earlier calls (for `reproduce` and `sweep`)."""
+"""What made results: commit, machine, package versions, and the log of earlier calls of `reproduce` and `sweep`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import os
 import pathlib
 from typing import Any, Protocol
 
-from launch import run_folder, stored
+from launch import json_files, run_folder, stored
 from launch.errors import InputError
 from launch.flags import Settings
 from launch.run_folder import Oracle
@@ -50,12 +50,8 @@ def owner(chosen: Settings) -> str:
 
 def finished(folder: pathlib.Path) -> dict[str, Any] | None:
     """The summary of a finished run, None of any other folder."""
-    try:
-        return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except OSError:
-        return None
-    except ValueError as error:
-        raise InputError(f"summary.json: expected JSON, found {error} in {folder}") from error
+    summary: dict[str, Any] | None = json_files.read(folder / "summary.json")
+    return summary
 
 
 def open_unit(chosen: Settings, folder: pathlib.Path, checkpoint_epochs: int = 10) -> Runner:
