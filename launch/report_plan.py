@@ -38,12 +38,12 @@ class Budget:
 # Every departure from the agents' defaults, in one place. A seed that doesn't get there within its budget counts as
 # never. Schedules (epsilon, step sizes) stretch over the epochs, so that a larger budget also learns more slowly.
 BUDGETS: dict[tuple[str, int], Budget] = {
-    ("hybrid", 1): Budget({"k_best": 10}, 9.0, "one user has ten joint actions"),
+    ("hybrid", 1): Budget({}, 9.0, "the defaults"),
     ("hybrid", 2): Budget({}, 10.0, "the defaults"),
     ("hybrid", 3): Budget({}, 12.0, "the defaults"),
     ("hybrid", 4): Budget({}, 14.0, "the defaults"),
     ("hybrid", 5): Budget({}, 19.0, "the defaults"),
-    ("dqn", 1): Budget({"epochs": 20, "k_best": 10}, 1.0, "ten joint actions"),
+    ("dqn", 1): Budget({"epochs": 20}, 1.0, "ten joint actions"),
     ("dqn", 2): Budget({"epochs": 50}, 2.0, "a hundred joint actions"),
     ("dqn", 3): Budget({"epochs": 100}, 3.0, "as many steps as the paper's (10,000)"),
     ("dqn", 4): Budget({"epochs": 400}, 15.0, "as many steps as the paper's most (40,000)"),

@@ -283,5 +283,9 @@ def test_line_33_only_moves_a_known_actions_state(step):
 def test_refuses_what_it_cannot_search():
     with pytest.raises(ValueError, match=r"--users: expected at most 10000000 joint actions .* found 10 \*\* 8"):
         hybrid.make(CONFIG, 8, 10, LEVELS)
-    with pytest.raises(ValueError, match=r"--k_best: expected at most 25 \(all joint actions\), found 26"):
-        hybrid.make(dataclasses.replace(CONFIG, k_best=26), N, C, LEVELS)
+
+
+def test_suggests_all_joint_actions_where_there_are_fewer_than_k():
+    learner = dataclasses.replace(LEARNER, config=dataclasses.replace(CONFIG, k_best=26))
+    _, actions, _ = learner.suggest(experienced(), random_obs(np.random.default_rng(3)))
+    assert sorted(actions.tolist()) == list(range(25))

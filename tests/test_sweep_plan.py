@@ -172,7 +172,7 @@ def test_a_mistake_in_a_grid_of_500_is_told_with_its_place():
         ({"run_dir": "a,b"}, "found run_dir"),
         ({"step_size": "0.1,x"}, "flag --step_size=x"),
         ({"k_best": "1"}, "--k_best: expected with --agent=hybrid, dqn, factored, found with --agent=q_learning"),
-        ({"agent": "hybrid", "k_best": "101"}, r"--k_best: expected at most 100 .* found 101"),
+        ({"agent": "hybrid", "k_best": "5,0"}, r"--k_best: expected a value in \[1, inf\], found 0"),
         ({"agent": "sarsa"}, "flag --agent=sarsa"),
         ({"users": "2,6"}, "--users: expected 1 to 5 .* found 6"),
         ({"constraint": "80,95"}, "--constraint: expected Min, Max or a number in .* found '95'"),

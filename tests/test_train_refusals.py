@@ -85,7 +85,7 @@ def refused(
         (("--gamma=nan",), r"--gamma: expected a value in \[0, 0.999\], found nan"),
         (("--direct_capacity=100",), r"--direct_capacity: expected a power of two, found 100"),
         (("--alpha_schedule=cosine",), r"--alpha_schedule: expected linear, exp or constant:VALUE"),
-        (("--k_best=101",), r"--k_best: expected at most 100 \(all joint actions\), found 101"),
+        (("--k_best=0",), r"--k_best: expected a value in \[1, inf\], found 0"),
         (("--step_size=0.1",), r"--step_size: expected with --agent=q_learning, found with --agent=hybrid"),
         (
             (f"--scenario={SCENARIOS / 'ten.toml'}", "--users=10"),

@@ -41,18 +41,21 @@ class HybridConfig:
     suggest_sessions: int = option(2, "N_suggest, sessions of suggestion in an epoch at alpha 1", low=0)
     suggest_steps: int = option(3, "T_suggest, planning steps in a suggestion session", low=1)
     plan_sessions: int = option(500, "N_plan, planning minibatches in an epoch at alpha 1", low=0)
-    k_best: int = option(30, "K, best predicted actions tried at each planning step", low=1)
+    # With 30, D_plan holds some 200 joint actions, each with one noisy cost, which Q learns by heart; near 1,000 it can't.
+    k_best: int = option(300, "K, best predicted actions tried at each planning step; all where there are fewer", low=1)
     alpha_schedule: str = option("linear", "alpha over epochs: linear (epoch/N, the paper's), exp, or constant:VALUE")
     planning_step: str = option(
         "real", "whether line 30 takes a step in the environment or in the system model", choices=("real", "model")
     )
-    gamma: float = option(0.2, "discount of the next state's value", low=0.0, high=0.999)
+    gamma: float = option(
+        0.0, "discount of the next state's value; a decision hardly changes what the next one costs", low=0.0, high=0.999
+    )
     epsilon_start: float = option(1.0, "probability of a random joint action in the first epoch", low=0.0, high=1.0)
     epsilon_end: float = option(0.05, "the same once it has fallen", low=0.0, high=1.0)
     epsilon_epochs: float = option(0.25, "part of the epochs over which epsilon falls linearly", low=0.0, high=1.0)
     width: int = option(64, "hidden units of the Q-network and of the system model", low=1, high=4096)
     batch: int = option(64, "transitions in a minibatch", low=1)
-    q_learning_rate: float = option(1e-2, "Adam's step for the Q-network at the start", low=0.0, high=1.0)
+    q_learning_rate: float = option(5e-3, "Adam's step for the Q-network at the start", low=0.0, high=1.0)
     model_learning_rate: float = option(1e-2, "Adam's step for the system model at the start", low=0.0, high=1.0)
     learning_rate_end: float = option(0.02, "part of both steps that is left at the end (cosine)", low=0.0, high=1.0)
     direct_capacity: int = option(8192, "transitions D_direct holds", low=2, power_of_two=True)

@@ -124,12 +124,10 @@ def make(config: HybridConfig, users: int, choices: int, levels: tuple[int, ...]
     """The agent for `users` devices of `choices` each, observed in `levels` discrete values.
 
     Raises:
-      ValueError: if the joint actions are too many to search one by one, or fewer than K.
+      ValueError: if the joint actions are too many to search one by one.
     """
     actions = search.joint_actions(users, choices)
     if actions > search.MOST_JOINT_ACTIONS:
         expected = f"at most {search.MOST_JOINT_ACTIONS} joint actions (choices ** users)"
         raise ValueError(f"--users: expected {expected} for this agent, found {choices} ** {users} = {actions}")
-    if config.k_best > actions:
-        raise ValueError(f"--k_best: expected at most {actions} (all joint actions), found {config.k_best}")
     return Hybrid(learner=Learner(config=config, users=users, choices=choices, levels=levels), plans=plans)

@@ -225,8 +225,9 @@ class Learner:
     # -- Planning -------------------------------------------------------------------------------------------------
 
     def suggest(self, agent: AgentState, obs: chex.Array) -> tuple[AgentState, chex.Array, chex.Array]:
-        """Lines 24 to 27: the K best joint actions ([K] indices) and the imagined next state after the best."""
-        actions, _ = search.k_best(self.model_values(agent, obs), self.config.k_best)
+        """Lines 24 to 27: the K best joint actions ([K] indices, all if there are fewer) and the imagined next state after the best."""
+        values = self.model_values(agent, obs)
+        actions, _ = search.k_best(values, min(self.config.k_best, values.shape[0]))
         _, following = self.imagine(agent, obs, actions[0])
         return agent.replace(model_steps=agent.model_steps + 1), actions, following
 
