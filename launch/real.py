@@ -202,7 +202,7 @@ class RealRun:
             names = ("cost_ms", "art_ms", "feasible", "response_ms")
             return env + 1, jnp.asarray(obs), {name: jnp.asarray(info[name]) for name in names}
 
-        world = host_world(step, jnp.asarray(seed.run.agent.obs, jnp.int32), self.settings.scenario.users)
+        world = host_world(step)
         seed.run, learning = self._host.epoch(world, seed.run, self._host.plan(seed.epoch + 1))
         seed.epoch += 1
         wall = time.monotonic() - started

@@ -49,7 +49,7 @@ def phase(name: str) -> Any:
 
 act, observe, copy_target = phase("act"), phase("observe"), phase("copy_target")
 learn_direct, fit_model, learn_plan = phase("learn_direct"), phase("fit_model"), phase("learn_plan")
-suggest, imagine, is_new = phase("suggest"), phase("imagine"), phase("is_new")
+suggest, imagine, revisit = phase("suggest"), phase("imagine"), phase("revisit")
 plan_real, plan_imagined = phase("plan_real"), phase("plan_imagined")
 
 
@@ -244,14 +244,13 @@ def an_action(agent: AgentState, known: bool) -> chex.Array:
 def test_line_31_stores_a_new_action(step):
     agent, state = experienced(), jnp.asarray([1, 0] * (F // 2), jnp.int8)
     action, next_obs = an_action(agent, known=False), jnp.zeros(F, jnp.int32)
-    assert is_new(agent, action)
     if step == "real":
-        after = plan_real(agent, action, jnp.bool_(True), jnp.float32(120.0), next_obs, state)
+        after = plan_real(agent, action, jnp.float32(120.0), next_obs)
         cost, started, ended = 1.2, agent.obs, next_obs  # the state that the step was really taken in
         assert (after.real_steps, after.model_steps) == (agent.real_steps + 1, agent.model_steps)
         np.testing.assert_array_equal(after.obs, next_obs)
     else:
-        after = plan_imagined(agent, action, jnp.bool_(True), state)
+        after = plan_imagined(agent, action, state)
         imagined, ended = imagine(agent, state, action)
         cost, started = imagined / CONFIG.cost_scale_ms, state
         assert (after.real_steps, after.model_steps) == (agent.real_steps, agent.model_steps + 1)
@@ -260,24 +259,22 @@ def test_line_31_stores_a_new_action(step):
     np.testing.assert_allclose(data.cost[slot], cost, rtol=1e-5)
     np.testing.assert_array_equal(data.obs[slot], started)
     np.testing.assert_array_equal(data.next_obs[slot], ended)
-    assert not is_new(after, action)
     assert_identical((after.direct, after.world), (agent.direct, agent.world))
 
 
-@pytest.mark.parametrize("step", ["real", "model"])
-def test_line_33_only_moves_a_known_actions_state(step):
+def test_lines_29_and_33_tell_new_from_known_and_only_move_the_known_ones_states():
     agent, state = experienced(), jnp.asarray([1, 0] * (F // 2), jnp.int8)
-    action = an_action(agent, known=True)
-    if step == "real":  # the step wasn't taken: what the environment would have said must not matter
-        nonsense = jnp.float32(1e9), jnp.full(F, 77, jnp.int32)
-        after = plan_real(agent, action, jnp.bool_(False), *nonsense, state)
-    else:
-        after = plan_imagined(agent, action, jnp.bool_(False), state)
-    slot, ring = agent.plan.slot_of[action], agent.plan.prioritized.ring
-    assert not np.array_equal(ring.data.obs[slot], state)
-    moved = ring.replace(data=ring.data.replace(obs=ring.data.obs.at[slot].set(state)))
-    expected = agent.replace(plan=agent.plan.replace(prioritized=agent.plan.prioritized.replace(ring=moved)))
-    assert_identical(after, expected)
+    held = np.asarray(agent.plan.slot_of) != buffers.NOWHERE
+    known, new = np.flatnonzero(held)[:3], np.flatnonzero(~held)[:2]
+    after, actions, count = revisit(agent, jnp.array([known[2], new[1], known[0], new[0], known[1]]), state)
+    assert count == 2
+    np.testing.assert_array_equal(actions, [new[1], new[0], known[2], known[0], known[1]])
+    slots, ring = agent.plan.slot_of[known], agent.plan.prioritized.ring
+    assert (np.asarray(ring.data.obs[slots]) != np.asarray(state)).any(axis=1).all()
+    moved = ring.replace(data=ring.data.replace(obs=ring.data.obs.at[slots].set(state)))
+    assert_identical(
+        after, agent.replace(plan=agent.plan.replace(prioritized=agent.plan.prioritized.replace(ring=moved)))
+    )
 
 
 def test_refuses_what_it_cannot_search():

@@ -58,7 +58,7 @@ def test_two_epochs_from_the_host_are_two_compiled_ones(name):
         return simulate(env, key, action)
 
     compiled, stepped = start(jnp.int32(3)), start(jnp.int32(3))
-    world, host = host_world(step, stepped.agent.obs, USERS), Stepped(agent)
+    world, host = host_world(step), Stepped(agent)
     for epoch in (1, 2):
         compiled, learning = inside(compiled, agent.plan(epoch))
         stepped, same = host.epoch(world, stepped, host.plan(epoch))
@@ -81,11 +81,3 @@ def test_methods_are_compiled_once_and_plain_data_stays_itself():
     assert host.learner.config is SMALL
     assert host.learner.act is host.learner.act
     assert hasattr(host.learner.act, "lower")
-
-
-def test_a_step_that_is_not_enabled_does_not_reach_the_environment():
-    world = host_world(lambda *_: pytest.fail("stepped"), jnp.arange(3), USERS)
-    env, obs, info = world.step("env", jax.random.key(0), jnp.zeros(USERS, jnp.int32), jnp.bool_(False))
-    assert env == "env"
-    np.testing.assert_array_equal(obs, jnp.arange(3))
-    assert float(info["cost_ms"]) == 0.0

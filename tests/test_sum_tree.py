@@ -51,25 +51,16 @@ def test_totals_stay_tight_over_thousands_of_updates():
 
 @given(st.lists(st.tuples(st.integers(0, M - 1), POWERS), min_size=1, max_size=B))
 def test_equals_a_list_of_priorities(written):
-    """Repeats, and leaves of M or more, which are left alone."""
+    """Also with repeats."""
     latest = dict(written)
     pairs = list(latest.items()) * 2  # each twice, with the same priority
-    pairs += [(M, 3.0), (M + 1, 5.0), (2 * M, 7.0), (10**6, 9.0)]
-    pairs += [(M, 1.0)] * (2 * B + 4 - len(pairs))  # one length, so that it compiles once
+    pairs += pairs[:1] * (2 * B - len(pairs))  # one length, so that it compiles once
     leaves, values = (np.array(column) for column in zip(*pairs, strict=True))
     tree = update(sum_tree.init(M), jnp.asarray(leaves, jnp.int32), jnp.asarray(values, jnp.float32))
     expected = np.zeros(M)
     expected[list(latest)] = list(latest.values())
     np.testing.assert_array_equal(sum_tree.get(tree, jnp.arange(M)), expected)
     assert sum_tree.total(tree) == expected.sum()
-
-
-def test_a_dropped_leaf_changes_no_bit_and_does_not_spoil_its_neighbours():
-    tree = built(np.arange(M))
-    outside = jnp.array([M, M + 7, 2 * M - 1, 2 * M, 3 * M], jnp.int32)
-    np.testing.assert_array_equal(update(tree, outside, jnp.full(5, 99.0)), tree)
-    both = update(tree, jnp.array([M, 3], jnp.int32), jnp.array([99.0, 10.0]))
-    assert sum_tree.total(both) == np.arange(M).sum() - 3 + 10
 
 
 @pytest.mark.parametrize("capacity", [2, 4, 8, 64])

@@ -41,14 +41,17 @@ class HybridConfig:
     suggest_sessions: int = option(2, "N_suggest, sessions of suggestion in an epoch at alpha 1", low=0)
     suggest_steps: int = option(3, "T_suggest, planning steps in a suggestion session", low=1)
     plan_sessions: int = option(500, "N_plan, planning minibatches in an epoch at alpha 1", low=0)
-    # With 30, D_plan holds some 200 joint actions, each with one noisy cost, which Q learns by heart; near 1,000 it can't.
+    # With 30, D_plan holds some 200 joint actions, each with one noisy cost, and Q learns them by heart.
     k_best: int = option(300, "K, best predicted actions tried at each planning step; all where there are fewer", low=1)
     alpha_schedule: str = option("linear", "alpha over epochs: linear (epoch/N, the paper's), exp, or constant:VALUE")
     planning_step: str = option(
         "real", "whether line 30 takes a step in the environment or in the system model", choices=("real", "model")
     )
     gamma: float = option(
-        0.0, "discount of the next state's value; a decision hardly changes what the next one costs", low=0.0, high=0.999
+        0.0,
+        "discount of the next state's value; a decision hardly changes what the next one costs",
+        low=0.0,
+        high=0.999,
     )
     epsilon_start: float = option(1.0, "probability of a random joint action in the first epoch", low=0.0, high=1.0)
     epsilon_end: float = option(0.05, "the same once it has fallen", low=0.0, high=1.0)

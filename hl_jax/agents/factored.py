@@ -270,7 +270,7 @@ class Factored:
 
         def step(run: Run) -> Run:
             agent, action = self.suggest(run.agent)
-            run, obs, info = real_step(world, run, action, jnp.bool_(True))
+            run, obs, info = real_step(world, run, action)
             return run.replace(agent=self.fit_model(self.observe(agent, action, info["response_ms"], obs)))
 
         run = world.repeat(self.config.epoch_steps, step, run.replace(totals=Totals.zero()))

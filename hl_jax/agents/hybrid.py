@@ -48,7 +48,7 @@ def direct_rl(learner: Learner, world: World, run: Run, plan: EpochPlan) -> Run:
 
     def step(run: Run) -> Run:
         agent, action = learner.act(run.agent, plan.epsilon)
-        run, obs, info = real_step(world, run, learner.joint(action), jnp.bool_(True))
+        run, obs, info = real_step(world, run, learner.joint(action))
         return run.replace(agent=learner.observe(agent, action, info["cost_ms"], obs))
 
     def session(run: Run) -> Run:
@@ -65,20 +65,19 @@ def planning(learner: Learner, world: World, run: Run, plan: EpochPlan) -> tuple
     def suggest(carry: tuple[Run, chex.Array]) -> tuple[Run, chex.Array]:
         run, state = carry
         agent, actions, following = learner.suggest(run.agent, state)
+        agent, actions, new = learner.revisit(agent, actions, state)
 
         def try_one(carry: tuple[Run, chex.Array]) -> tuple[Run, chex.Array]:
             run, index = carry
             action = actions[index]
-            new = learner.is_new(run.agent, action)
             if learner.config.planning_step == "real":
-                run, obs, info = real_step(world, run, learner.joint(action), new)
-                agent = learner.plan_real(run.agent, action, new, info["cost_ms"], obs, state)
+                run, obs, info = real_step(world, run, learner.joint(action))
+                agent = learner.plan_real(run.agent, action, info["cost_ms"], obs)
             else:
-                agent = learner.plan_imagined(run.agent, action, new, state)
+                agent = learner.plan_imagined(run.agent, action, state)
             return run.replace(agent=agent), index + 1
 
-        start = (run.replace(agent=agent), jnp.int32(0))
-        run, _ = world.repeat(actions.shape[0], try_one, start)
+        run, _ = world.repeat(new, try_one, (run.replace(agent=agent), jnp.int32(0)))
         return run, following
 
     def session(carry: tuple[Run, chex.Array]) -> tuple[Run, chex.Array]:

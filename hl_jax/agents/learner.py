@@ -225,44 +225,36 @@ class Learner:
     # -- Planning -------------------------------------------------------------------------------------------------
 
     def suggest(self, agent: AgentState, obs: chex.Array) -> tuple[AgentState, chex.Array, chex.Array]:
-        """Lines 24 to 27: the K best joint actions ([K] indices, all if there are fewer) and the imagined next state after the best."""
+        """Lines 24 to 27: the K best joint actions ([K]; all if fewer), the imagined next state after the best."""
         values = self.model_values(agent, obs)
         actions, _ = search.k_best(values, min(self.config.k_best, values.shape[0]))
         _, following = self.imagine(agent, obs, actions[0])
         return agent.replace(model_steps=agent.model_steps + 1), actions, following
 
-    def is_new(self, agent: AgentState, action: chex.Array) -> chex.Array:
-        """Line 29."""
-        return ~buffers.contains(agent.plan, action)
+    def revisit(
+        self, agent: AgentState, actions: chex.Array, state: chex.Array
+    ) -> tuple[AgentState, chex.Array, chex.Array]:
+        """Lines 29, 32 and 33 for all suggestions at once. Returns also [K] with the new ones first, and their number.
 
-    def plan_real(
-        self,
-        agent: AgentState,
-        action: chex.Array,
-        new: chex.Array,
-        cost_ms: chex.Array,
-        next_obs: chex.Array,
-        state: chex.Array,
-    ) -> AgentState:
-        """Lines 30 to 33 when the step, if `new`, was taken in the environment.
+        Otherwise they keep their order, and a new one's tuple is untouched by where the others' start.
+        """
+        known = buffers.contains(agent.plan, actions)
+        agent = agent.replace(plan=buffers.move(agent.plan, actions, state))
+        return agent, actions[jnp.argsort(known, stable=True)], jnp.sum(~known, dtype=jnp.int32)
 
-        The step is stored with the state it was really taken in: the environment can't be put into the imagined
-        `state`, which is what line 33 gives to an action that D_plan holds.
+    def plan_real(self, agent: AgentState, action: chex.Array, cost_ms: chex.Array, next_obs: chex.Array) -> AgentState:
+        """Lines 30 and 31 when the step was taken in the environment.
+
+        It is stored with the state it was really taken in: the environment can't be put into an imagined one.
         """
         item = self.transition(agent.obs, action, cost_ms, next_obs)
-        stored = buffers.put(agent.plan, item, new)
-        return agent.replace(
-            plan=buffers.move(stored, action, state, ~new),
-            obs=jnp.where(new, item.next_obs, agent.obs),
-            real_steps=agent.real_steps + new,
-        )
+        return agent.replace(plan=buffers.put(agent.plan, item), obs=item.next_obs, real_steps=agent.real_steps + 1)
 
-    def plan_imagined(self, agent: AgentState, action: chex.Array, new: chex.Array, state: chex.Array) -> AgentState:
-        """Lines 30 to 33 when line 30 is read as a step in the system model."""
+    def plan_imagined(self, agent: AgentState, action: chex.Array, state: chex.Array) -> AgentState:
+        """Lines 30 and 31 when line 30 is read as a step in the system model."""
         cost_ms, following = self.imagine(agent, state, action)
         item = self.transition(state, action, cost_ms, following)
-        stored = buffers.put(agent.plan, item, new)
-        return agent.replace(plan=buffers.move(stored, action, state, ~new), model_steps=agent.model_steps + new)
+        return agent.replace(plan=buffers.put(agent.plan, item), model_steps=agent.model_steps + 1)
 
     def learn_plan(self, agent: AgentState, plan: EpochPlan) -> tuple[AgentState, chex.Array]:
         """Lines 35 to 37. Returns also the last minibatch's mean |TD error|."""

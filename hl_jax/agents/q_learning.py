@@ -161,7 +161,7 @@ class QLearning:
         def step(run: Run) -> Run:
             state, action = self.act(run.agent, plan.epsilon)
             joint = search.decode(action, self.users, self.choices)
-            run, obs, info = real_step(world, run, joint, jnp.bool_(True))
+            run, obs, info = real_step(world, run, joint)
             return run.replace(agent=self.learn(state, action, info["cost_ms"], obs))
 
         run = world.repeat(plan.steps, step, run.replace(totals=Totals.zero()))

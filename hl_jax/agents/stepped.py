@@ -14,7 +14,6 @@ from typing import Any
 
 import chex
 import jax
-import jax.numpy as jnp
 
 from hl_jax.agents.world import Run, World
 
@@ -55,29 +54,12 @@ class Stepped:
         return epoch
 
 
-def host_world(step: HostStep, obs: chex.Array, users: int) -> World:
-    """A world whose loops are Python's.
-
-    Args:
-      step: one real step.
-      obs: [F], what is observed before the first one.
-      users: N.
-    """
-    zero = jnp.float32(0.0)
-    nothing = {"cost_ms": zero, "art_ms": zero, "feasible": jnp.bool_(True), "response_ms": jnp.zeros(users)}
-    last = [obs]
+def host_world(step: HostStep) -> World:
+    """A world whose loops are Python's, and whose real steps are `step`."""
 
     def repeat(count: chex.Array | int, body: Callable[[Any], Any], carry: Any) -> Any:
         for _ in range(int(count)):
             carry = body(carry)
         return carry
 
-    def maybe_step(
-        env: Any, key: chex.PRNGKey, action: chex.Array, enabled: chex.Array
-    ) -> tuple[Any, chex.Array, dict[str, chex.Array]]:
-        if not bool(enabled):
-            return env, last[0], nothing
-        env, last[0], info = step(env, key, action)
-        return env, last[0], info
-
-    return World(repeat=repeat, step=maybe_step)
+    return World(repeat=repeat, step=step)

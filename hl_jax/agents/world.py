@@ -46,13 +46,12 @@ class Run:
 class World:
     """Where an agent runs.
 
-    `repeat(n, body, carry)` applies `body` n times. `step(env, key, action, enabled)` takes one real step with the
-    joint action ([N]) where `enabled`, and returns env, obs [F] and info (`cost_ms`, `art_ms`, `feasible`,
-    `response_ms`, …).
+    `repeat(n, body, carry)` applies `body` n times. `step(env, key, action)` takes one real step with the joint action
+    ([N]), and returns env, obs [F] and info (`cost_ms`, `art_ms`, `feasible`, `response_ms`, …).
     """
 
     repeat: Callable[[Any, Callable[[Any], Any], Any], Any]
-    step: Callable[[Any, chex.PRNGKey, chex.Array, chex.Array], tuple[Any, chex.Array, dict[str, chex.Array]]]
+    step: Callable[[Any, chex.PRNGKey, chex.Array], tuple[Any, chex.Array, dict[str, chex.Array]]]
 
 
 class Agent(Protocol):
@@ -82,27 +81,23 @@ def compiled_world(environment: Orchestration, params: EnvParams) -> World:
         return jax.lax.fori_loop(0, count, lambda _, value: body(value), carry)
 
     def step(
-        env: EnvState, key: chex.PRNGKey, action: chex.Array, enabled: chex.Array
+        env: EnvState, key: chex.PRNGKey, action: chex.Array
     ) -> tuple[EnvState, chex.Array, dict[str, chex.Array]]:
-        obs, following, _, _, _, info = environment.step(key, env, action, params)
-        env = jax.tree.map(lambda new, old: jnp.where(enabled, new, old), following, env)
+        obs, env, _, _, _, info = environment.step(key, env, action, params)
         return env, obs, info
 
     return World(repeat=repeat, step=step)
 
 
-def real_step(
-    world: World, run: Run, action: chex.Array, enabled: chex.Array
-) -> tuple[Run, chex.Array, dict[str, chex.Array]]:
-    """Takes one step in the environment with a joint action ([N]) and counts it, where `enabled`."""
+def real_step(world: World, run: Run, action: chex.Array) -> tuple[Run, chex.Array, dict[str, chex.Array]]:
+    """Takes one step in the environment with a joint action ([N]) and counts it."""
     env_key, step_key = jax.random.split(run.env_key)
-    env, obs, info = world.step(run.env, step_key, action, enabled)
-    taken = jnp.float32(enabled)
+    env, obs, info = world.step(run.env, step_key, action)
     totals = Totals(
-        steps=run.totals.steps + taken,
-        cost_ms=run.totals.cost_ms + taken * info["cost_ms"],
-        art_ms=run.totals.art_ms + taken * info["art_ms"],
-        infeasible=run.totals.infeasible + taken * (1.0 - info["feasible"]),
-        elapsed_ms=run.totals.elapsed_ms + taken * jnp.max(info["response_ms"]),
+        steps=run.totals.steps + 1.0,
+        cost_ms=run.totals.cost_ms + info["cost_ms"],
+        art_ms=run.totals.art_ms + info["art_ms"],
+        infeasible=run.totals.infeasible + (1.0 - info["feasible"]),
+        elapsed_ms=run.totals.elapsed_ms + jnp.max(info["response_ms"]),
     )
     return run.replace(env=env, env_key=env_key, totals=totals), obs, info

@@ -92,16 +92,11 @@ def ring_size(ring: Ring) -> chex.Array:
     return jnp.minimum(ring.count, ring_capacity(ring))
 
 
-def _write(ring: Ring, slot: chex.Array, item: Transition) -> Transition:
-    """Writes `item` at `slot`; a slot of M or more is dropped."""
-    return jax.tree.map(lambda store, value: store.at[slot].set(value, mode="drop"), ring.data, item)
-
-
-def add_to_ring(ring: Ring, item: Transition, enabled: chex.Array | bool = True) -> Ring:
-    """Adds one transition over the oldest; nothing where not `enabled`."""
-    size = ring_capacity(ring)
-    slot = jnp.where(enabled, ring.count % size, size)
-    return Ring(data=_write(ring, slot, item), count=ring.count + jnp.int32(enabled))
+def add_to_ring(ring: Ring, item: Transition) -> Ring:
+    """Adds one transition over the oldest."""
+    slot = ring.count % ring_capacity(ring)
+    data = jax.tree.map(lambda store, value: store.at[slot].set(value), ring.data, item)
+    return Ring(data=data, count=ring.count + 1)
 
 
 def sample_ring(ring: Ring, key: chex.PRNGKey, batch: int) -> Transition:
@@ -110,12 +105,11 @@ def sample_ring(ring: Ring, key: chex.PRNGKey, batch: int) -> Transition:
     return jax.tree.map(lambda store: store[slots], ring.data)
 
 
-def add(buffer: Prioritized, item: Transition, enabled: chex.Array | bool = True) -> Prioritized:
+def add(buffer: Prioritized, item: Transition) -> Prioritized:
     """Adds one transition over the oldest, with the largest priority given so far."""
-    size = ring_capacity(buffer.ring)
-    slot = jnp.where(enabled, buffer.ring.count % size, size)
+    slot = buffer.ring.count % ring_capacity(buffer.ring)
     tree = sum_tree.update(buffer.tree, slot[None], buffer.top[None])
-    return buffer.replace(ring=add_to_ring(buffer.ring, item, enabled), tree=tree)
+    return buffer.replace(ring=add_to_ring(buffer.ring, item), tree=tree)
 
 
 def sample(buffer: Prioritized, key: chex.PRNGKey, batch: int, beta: chex.Array) -> Batch:
@@ -142,25 +136,25 @@ def update(buffer: Prioritized, slots: chex.Array, errors: chex.Array, exponent:
     return buffer.replace(tree=tree, top=jnp.maximum(buffer.top, jnp.max(priorities)))
 
 
-def contains(buffer: Keyed, action: chex.Array) -> chex.Array:
-    """Whether D_plan holds a transition of the joint action (line 29)."""
-    return buffer.slot_of[action] != NOWHERE
+def contains(buffer: Keyed, actions: chex.Array) -> chex.Array:
+    """Whether D_plan holds a transition of each of some joint actions (line 29). Same shape, bool."""
+    return buffer.slot_of[actions] != NOWHERE
 
 
-def put(buffer: Keyed, item: Transition, enabled: chex.Array | bool = True) -> Keyed:
+def put(buffer: Keyed, item: Transition) -> Keyed:
     """Stores a transition whose action isn't held yet (line 31); the oldest one's action is forgotten when full."""
     ring, actions = buffer.prioritized.ring, buffer.slot_of.shape[0]
     size = ring_capacity(ring)
     slot = ring.count % size
-    dropped = jnp.where(enabled & (ring.count >= size), ring.data.action[slot], actions)
-    slot_of = buffer.slot_of.at[dropped].set(NOWHERE, mode="drop")
-    slot_of = slot_of.at[jnp.where(enabled, item.action, actions)].set(slot, mode="drop")
-    return Keyed(prioritized=add(buffer.prioritized, item, enabled), slot_of=slot_of)
+    dropped = jnp.where(ring.count >= size, ring.data.action[slot], actions)
+    slot_of = buffer.slot_of.at[dropped].set(NOWHERE, mode="drop").at[item.action].set(slot)
+    return Keyed(prioritized=add(buffer.prioritized, item), slot_of=slot_of)
 
 
-def move(buffer: Keyed, action: chex.Array, obs: chex.Array, enabled: chex.Array | bool = True) -> Keyed:
-    """Updates the state in which a held action's transition starts (line 33: s'' <- s)."""
+def move(buffer: Keyed, actions: chex.Array, obs: chex.Array) -> Keyed:
+    """Lets the transitions of those of `actions` ([K]) that are held start in `obs` [F] (line 33: s'' <- s)."""
     ring = buffer.prioritized.ring
-    slot = jnp.where(enabled, buffer.slot_of[action], ring_capacity(ring))
-    moved = ring.replace(data=ring.data.replace(obs=ring.data.obs.at[slot].set(obs, mode="drop")))
+    slots = buffer.slot_of[actions]
+    slots = jnp.where(slots == NOWHERE, ring_capacity(ring), slots)
+    moved = ring.replace(data=ring.data.replace(obs=ring.data.obs.at[slots].set(obs, mode="drop")))
     return buffer.replace(prioritized=buffer.prioritized.replace(ring=moved))

@@ -34,19 +34,17 @@ def get(tree: chex.Array, leaves: chex.Array) -> chex.Array:
 
 
 def update(tree: chex.Array, leaves: chex.Array, priorities: chex.Array) -> chex.Array:
-    """Sets the priorities ([B], >= 0) of `leaves` ([B]); a leaf of M or more is left alone.
+    """Sets the priorities ([B], >= 0) of `leaves` ([B]).
 
     Where a leaf is named twice its priorities must be equal.
     """
     chex.assert_equal_shape([leaves, priorities])
     size = capacity(tree)
-    # Past the end, so that `mode="drop"` skips a leaf that isn't one.
-    nodes = jnp.where(leaves < size, leaves + size, 2 * size)
-    tree = tree.at[nodes].set(priorities, mode="drop")
+    nodes = leaves + size
+    tree = tree.at[nodes].set(priorities)
     for _ in range(size.bit_length() - 1):
-        nodes = jnp.where(nodes < 2 * size, nodes // 2, 2 * size)
-        children = jnp.minimum(2 * nodes, 2 * size - 2)
-        tree = tree.at[nodes].set(tree[children] + tree[children + 1], mode="drop")
+        nodes = nodes // 2
+        tree = tree.at[nodes].set(tree[2 * nodes] + tree[2 * nodes + 1])
     return tree
 
 
