@@ -11,6 +11,7 @@ import tomllib
 
 import pytest
 
+from hl_jax import evaluation
 from launch import peer, provenance, report, report_collect, report_document, report_html, report_markdown, report_plan
 from launch.errors import InputError
 from tests import fake_reproduction as fake
@@ -81,6 +82,7 @@ def test_table_v_by_hand(full):
     assert first["ours"]["agreeing"] == [0, 2]
     assert first["ours"]["differing"] == [1]
     assert first["ours"]["agrees"]
+    assert first["ours"]["exact"]
     assert first["ours"]["seed"] == 0
     assert first["ours"]["decision"] == ["d7/L"] * 5
     assert first["ours"]["as_printed"]
@@ -88,8 +90,8 @@ def test_table_v_by_hand(full):
     # Max: any two of five equal devices go to edge and cloud, in either order.
     assert last["optimal_decisions"] == 20
     assert last["ours"]["as_printed"]
-    counts = {name: made["table5"][name] for name in ("run", "agreeing", "agreeing_every_seed", "art_near", "of")}
-    assert counts == {"run": 2, "agreeing": 2, "agreeing_every_seed": 1, "art_near": 2, "of": 20}
+    expected = {"run": 2, "agreeing": 2, "exact": 2, "agreeing_every_seed": 1, "art_near": 2, "of": 20}
+    assert {name: made["table5"][name] for name in expected} == expected
 
 
 def test_a_decision_agrees_by_ties_and_equal_devices_only():
@@ -99,7 +101,10 @@ def test_a_decision_agrees_by_ties_and_equal_devices_only():
     assert report_collect.agrees(same, best, scenario)
     tied = fake.seed_entry(MAX, 0, 1, decision=["d4/L"] * 5, art_ms=art * (1 + 1e-6))
     assert report_collect.agrees(tied, best, scenario)
-    assert not report_collect.agrees({**tied, "art_ms": art * 1.0001}, best, scenario)
+    near = {**tied, "art_ms": art * 1.0019}  # as near as the printed table's own ties
+    assert report_collect.agrees(near, best, scenario)
+    assert not report_collect.agrees(near, best, scenario, evaluation.EXACT)
+    assert not report_collect.agrees({**tied, "art_ms": art * 1.0021}, best, scenario)
     assert not report_collect.agrees({**tied, "feasible": False, "art_ms": 0.5 * art}, best, scenario)
 
 
