@@ -146,7 +146,8 @@ class Slots:
     def _work(self, slot: int, pool: Mapping[str, Model]) -> None:
         if self.pacing.mode != "off" and sys.platform == "linux":  # where a thread has a priority of its own
             # Emulated nodes share one machine. An inference has its whole hold to run in; messages mustn't wait for it.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
         while (job := self._jobs.get()) is not None:
             started = time.monotonic()
             if started >= job.give_up_at:

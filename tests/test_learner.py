@@ -235,15 +235,11 @@ def test_suggestions_are_the_k_least_predicted_costs_and_the_imagined_next_state
     np.testing.assert_array_equal(imagined, obs_of(states[order[1]], LEVELS))
 
 
-def an_action(agent: AgentState, known: bool) -> chex.Array:
-    """A joint action that D_plan holds, or doesn't."""
-    return jnp.int32(np.flatnonzero((np.asarray(agent.plan.slot_of) != buffers.NOWHERE) == known)[1])
-
-
 @pytest.mark.parametrize("step", ["real", "model"])
 def test_line_31_stores_a_new_action(step):
     agent, state = experienced(), jnp.asarray([1, 0] * (F // 2), jnp.int8)
-    action, next_obs = an_action(agent, known=False), jnp.zeros(F, jnp.int32)
+    action = jnp.int32(np.flatnonzero(np.asarray(agent.plan.slot_of) == buffers.NOWHERE)[1])
+    next_obs = jnp.zeros(F, jnp.int32)
     if step == "real":
         after = plan_real(agent, action, jnp.float32(120.0), next_obs)
         cost, started, ended = 1.2, agent.obs, next_obs  # the state that the step was really taken in

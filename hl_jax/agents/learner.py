@@ -236,7 +236,8 @@ class Learner:
     ) -> tuple[AgentState, chex.Array, chex.Array]:
         """Lines 29, 32 and 33 for all suggestions at once. Returns also [K] with the new ones first, and their number.
 
-        Otherwise they keep their order, and a new one's tuple is untouched by where the others' start.
+        Otherwise they keep their order. What is new is told before any is stored: taken one by one, a known action that
+        a new one pushes out of a full D_plan would be new again.
         """
         known = buffers.contains(agent.plan, actions)
         agent = agent.replace(plan=buffers.move(agent.plan, actions, state))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_cloud.runtime import Inference
-from edge_cloud.slots import Expired, Pacing, QueueFull, Slots
+from edge_cloud.slots import NICENESS, Expired, Pacing, QueueFull, Slots
 
 IMAGE = np.zeros((224, 224, 3), np.uint8)
 
@@ -51,6 +53,25 @@ def wait_until(condition) -> None:
     while not condition():
         assert time.monotonic() < ends
         time.sleep(0.002)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads share their process's priority")
+@pytest.mark.parametrize("mode", ["off", "measured"])
+def test_paced_inferences_give_way_and_nothing_else_does(mode):
+    seen = []
+
+    class Watched(Stub):
+        def classify(self, image: np.ndarray) -> Inference:
+            seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return super().classify(image)
+
+    stub, own = Watched(), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    stub.go.set()
+    slots = open_slots(stub, pacing=Pacing(mode))
+    slots.run("d0", IMAGE, 20.0)
+    slots.close()
+    assert seen == [own if mode == "off" else max(own, NICENESS)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
 
 
 def test_first_come_first_served():
