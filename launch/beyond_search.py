@@ -28,13 +28,17 @@ BRUTE_USERS = 5
 K = 10
 MILP_INSTANCES = 200
 FLEETS = (2, 3, 5, 7, 10, 20, 30, 50, 70, 100)
+STRICT = 0.8  # every second instance against HiGHS: below, the optimum of a large fleet often offloads nothing
 HIGHS_GAP = {True: 1e-7, False: 1e-5}  # asked of HiGHS where the search is exact, and above
 RUNS = 20  # of a timed program
 EXPERIENCE = 4  # real steps before decisions are timed
 
 
-def random_scenario(random: np.random.Generator, users: int) -> Scenario:
-    """Unequal devices behind random links, nodes of random size and contention, a random constraint."""
+def random_scenario(random: np.random.Generator, users: int, least: float = 0.0) -> Scenario:
+    """Unequal devices behind random links, nodes of random size and contention, a random constraint.
+
+    With `least` near 1 the constraint is near the best accuracy (0: the worst), so that many tasks are offloaded.
+    """
 
     def node() -> Node:
         form = CONTENTION_FORMS[random.integers(len(CONTENTION_FORMS))]
@@ -43,8 +47,8 @@ def random_scenario(random: np.random.Generator, users: int) -> Scenario:
     base = scenario("expA")
     speeds = 2.0 ** random.uniform(-1.0, 1.0, users)
     devices = tuple(Device(f"S{index}", LINKS[random.integers(2)], float(speed)) for index, speed in enumerate(speeds))
-    pool = base.pool.accuracy
-    constraint = float(random.uniform(min(pool), max(pool)))
+    low, high = min(base.pool.accuracy), max(base.pool.accuracy)
+    constraint = float(random.uniform(low + least * (high - low), high))
     return dataclasses.replace(base, devices=devices, edge=node(), cloud=node(), constraint=constraint)
 
 
@@ -116,9 +120,10 @@ def against_milp(instances: int = MILP_INSTANCES) -> list[dict[str, Any]]:
     for users in FLEETS:
         random = np.random.default_rng(users)
         find = jax.jit(search.best)
-        excess, ratios, ours, theirs, gaps, violated = [], [], [], [], [], 0
+        excess, ratios, ours, theirs, gaps, violated, offloading = [], [], [], [], [], 0, 0
         for index in range(instances // len(FLEETS)):
-            program = milp.probe(simulator.make_params(random_scenario(random, users)))
+            strict = STRICT * (index % 2)
+            program = milp.probe(simulator.make_params(random_scenario(random, users, strict)))
             costs = costs_of(program)
             if index == 0:
                 jax.block_until_ready(find(costs))  # compiles
@@ -130,12 +135,14 @@ def against_milp(instances: int = MILP_INSTANCES) -> list[dict[str, Any]]:
             ratios.append(theirs[-1] / ours[-1])
             excess.append(float(found.mean_ms[0]) / truth.art_ms - 1.0)
             gaps.append(1.0 - float(found.lower_bound_ms) / float(found.mean_ms[0]))
+            offloading += max(truth.decision) >= program.local.shape[1]
             violated += bool(found.lower_bound_ms > truth.art_ms * (1.0 + oracle.TIE_TOLERANCE))
         lines.append(
             {
                 "case": f"{users} devices",
                 "users": users,
                 "instances": len(excess),
+                "offloading": offloading,
                 "worst_excess": max(excess),
                 "worst_gap_to_own_bound": max(gaps),
                 "bound_violated": violated,

@@ -268,8 +268,8 @@ def _peer(report: dict[str, Any]) -> list[Block]:
         "The same environment through the Gymnasium wrapper, our dqn's constants (batch, width, step sizes, "
         "schedules), and the same evaluation of its greedy decisions. What only it has (uniform replay, clipped loss "
         "and gradients) is as its defaults are. "
-        "Where only its speed was measured, steps aren't shown. Steps/s include the environment's steps and one update "
-        "each; `python -m launch.benchmark` measures speed alone, both taking turns."
+        "Where only its speed was measured, steps aren't shown. Steps/s include the environment's steps and as many "
+        "updates after each as our dqn makes; `python -m launch.benchmark` measures speed alone, both taking turns."
     )
     columns = ("Users", "Cnst", "steps to optimal", "steps/s", "steps to optimal", "steps/s", "speed")
     groups = (("", 2), ("dqn (ours)", 2), ("Stable-Baselines3", 2), ("ours/theirs", 1))
@@ -313,7 +313,10 @@ def _run(report: dict[str, Any]) -> list[Block]:
     return [
         Heading("What was run"),
         Bullets(facts),
-        Paragraph("What each agent was given; all other constants are its defaults (in report.json)."),
+        Paragraph(
+            "What each agent was given; all other constants are its defaults (in report.json), which come from as many "
+            "tuning trials for each agent, recorded in `data/results/tuning`."
+        ),
         Table(columns, tuple(rows), (), 2),
     ]
 

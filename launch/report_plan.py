@@ -38,21 +38,21 @@ class Budget:
 # Every departure from the agents' defaults, in one place. A seed that doesn't get there within its budget counts as
 # never. Schedules (epsilon, step sizes) stretch over the epochs, so that a larger budget also learns more slowly.
 BUDGETS: dict[tuple[str, int], Budget] = {
-    ("hybrid", 1): Budget({}, 9.0, "the defaults"),
-    ("hybrid", 2): Budget({}, 10.0, "the defaults"),
-    ("hybrid", 3): Budget({}, 12.0, "the defaults"),
-    ("hybrid", 4): Budget({}, 14.0, "the defaults"),
-    ("hybrid", 5): Budget({}, 19.0, "the defaults"),
-    ("dqn", 1): Budget({"epochs": 20}, 1.0, "ten joint actions"),
-    ("dqn", 2): Budget({"epochs": 50}, 2.0, "a hundred joint actions"),
-    ("dqn", 3): Budget({"epochs": 100}, 3.0, "as many steps as the paper's (10,000)"),
-    ("dqn", 4): Budget({"epochs": 400}, 15.0, "as many steps as the paper's most (40,000)"),
-    ("dqn", 5): Budget({"epochs": 700}, 90.0, "as many steps as the paper's most (70,000)"),
+    ("hybrid", 1): Budget({}, 5.0, "the defaults"),
+    ("hybrid", 2): Budget({}, 6.0, "the defaults"),
+    ("hybrid", 3): Budget({}, 7.0, "the defaults"),
+    ("hybrid", 4): Budget({}, 8.0, "the defaults"),
+    ("hybrid", 5): Budget({}, 10.0, "the defaults"),
+    ("dqn", 1): Budget({"epochs": 20}, 2.0, "ten joint actions"),
+    ("dqn", 2): Budget({"epochs": 40}, 3.0, "a hundred joint actions"),
+    ("dqn", 3): Budget({"epochs": 40}, 4.0, "several times what it needs"),
+    ("dqn", 4): Budget({}, 25.0, "the defaults"),
+    ("dqn", 5): Budget({}, 50.0, "the defaults"),
     ("q_learning", 3): Budget({"epochs": 200, "epoch_steps": 100}, 2.0, "over twice the paper's most (7,000)"),
     ("q_learning", 4): Budget({"epochs": 200, "epoch_steps": 1000}, 6.0, "over twice the paper's most (90,000)"),
     ("q_learning", 5): Budget({"epochs": 200, "epoch_steps": 10000}, 46.0, "twice the paper's most (1,000,000)"),
-    (peer.AGENT, 3): Budget({"epochs": 100}, 37.0, "as dqn"),
-    (peer.AGENT, 5): Budget({"epochs": 3}, 35.0, "its speed only: too slow to learn here"),
+    (peer.AGENT, 3): Budget({"epochs": 40}, 70.0, "as dqn"),
+    (peer.AGENT, 5): Budget({"epochs": 3}, 60.0, "its speed only: too slow to learn here"),
 }
 
 

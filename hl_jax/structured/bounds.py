@@ -19,8 +19,8 @@ from hl_jax.structured.costs import BIG, Costs, accuracy_units
 
 PRICES = 24  # of each of the two grids, coarse and fine
 LOWEST_PRICE = 1e-3  # of the highest, in the coarse grid
-NEWTON_STEPS = 14
-COOLING = 0.6  # of the smoothing, at each Newton step
+NEWTON_STEPS = 20
+COOLING = 0.7  # of the smoothing, at each Newton step
 
 
 @chex.dataclass(frozen=True)
@@ -199,7 +199,7 @@ def refine(item: Problem, price: chex.Array) -> Dual:
         gradient = jnp.where((point == 0.0) & (jnp.arange(3) == 0) & (gradient < 0.0), 0.0, gradient)
         # The Newton step, multiplied through by the temperature: dividing by it would overflow.
         move = _solve3(curvature + 0.02 * jnp.eye(3), gradient * temperature)
-        reach = 16.0 * temperature
+        reach = 4.0 * temperature
         point = point + jnp.clip(move, -reach, reach)
         point = point.at[0].set(jnp.maximum(point[0], 0.0))
         value = exact(point)
