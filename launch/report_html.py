@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from launch import report_blocks as blocks
 from launch.report_figures import Picture
 
+LONGEST_NAME = 40  # of a row, in characters; longer ones wrap
+
 _STYLE = """
 :root { color-scheme: light dark; --page: #f6f8fa; --card: #ffffff; --ink: #24292f; --soft: #57606a; --line: #d0d7de;
   --good: #1a7f37; --bad: #b42318; --paper: #6639a6; --note: #fff4ce; --note-ink: #5c4400; --stripe: #f6f8fa; }
@@ -43,6 +45,7 @@ td.number, th.number { text-align: right; }
 thead th { font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--line); vertical-align: bottom; }
 thead th.group { color: var(--ink); }
 tbody th { font-weight: 600; }
+tbody th.long { font-weight: 400; white-space: normal; min-width: 11em; }
 tbody tr:nth-child(even) { background: var(--stripe); }
 .first { border-left: 1px solid var(--line); }
 .good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; } .paper { color: var(--paper); }
@@ -109,7 +112,8 @@ def _table(table: blocks.Table) -> str:
         for column, cell in enumerate(row):
             text = html.escape(cell.text, quote=False)
             if column < table.stub:
-                cells.append(f'<th scope="row">{text}</th>')
+                long = "long" if len(cell.text) > LONGEST_NAME else ""
+                cells.append(f'<th{_classes(long)} scope="row">{text}</th>')
             else:
                 cells.append(f"<td{_classes(number(column), cell.kind, first(column))}>{text}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")

@@ -152,6 +152,10 @@ def _over_tasks(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
+def _rank(row: dict[str, Any]) -> float:
+    return float("inf") if row["iqm"] is None else float(row["iqm"])
+
+
 def _finite(value: float) -> float | None:
     return round(value, 4) if np.isfinite(value) else None
 
@@ -301,7 +305,8 @@ def build(plan: Sequence[Point], folder: pathlib.Path, compare: bool = True) -> 
     return {
         "compared": results.compared,
         "tasks": [label(task) for task in results.tasks],
-        "settings": _over_tasks(results),
+        # A grid's order is the user's; that in which settings were drawn says nothing.
+        "settings": _over_tasks(results) if compare else sorted(_over_tasks(results), key=_rank),
         "cells": _cells(results),
         "comparisons": comparisons(pairs),
         "level": comparison.LEVEL,

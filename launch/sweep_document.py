@@ -20,6 +20,7 @@ from launch.report_blocks import (
     interval,
 )
 from launch.sweep_collect import SAME
+from launch.sweep_figures import numbered
 
 MOST_ROWS = 400  # of a table on the page; the CSV files have all
 FEW_SEEDS = 5
@@ -99,18 +100,22 @@ def _settings(report: dict[str, Any]) -> list[Block]:
             " Over several tasks, each run's steps are divided by its task's median over all settings, and tasks are "
             "the bootstrap's strata."
         )
+    by_number = numbered(rows)
     cells = tuple(
         (
+            *((Cell(str(place)),) if by_number else ()),
             Cell(row["setting"]),
             Cell(_steps(row["iqm"], relative)),
             Cell(_interval(row["iqm_interval"], relative)),
             Cell(f"{row['succeeded']} of {row['seeds']}"),
             Cell(str(row["tasks"])),
         )
-        for row in rows[:MOST_ROWS]
+        for place, row in enumerate(rows[:MOST_ROWS], 1)
     )
     unit = "IQM (of the task's median)" if relative else "IQM (steps)"
-    table = Table(("setting", unit, "95 %", "got there", "tasks"), cells)
+    table = Table(
+        (*(("no.",) if by_number else ()), "setting", unit, "95 %", "got there", "tasks"), cells, (), 1 + by_number
+    )
     return [Heading("Settings"), Paragraph(text), Figures(("settings",)), table]
 
 

@@ -14,6 +14,12 @@ from launch.report_figures import DARK, LIGHT, Picture, Theme, counts, legend, s
 
 MOST_LINES = 8  # in a picture; an axis of more values has tables alone
 MOST_SETTINGS = 40
+LONGEST_LABEL = 40  # beside a picture, in characters
+
+
+def numbered(rows: list[dict[str, Any]]) -> bool:
+    """Whether settings' names are too long for a picture, so that it and the table number them."""
+    return any(len(row["setting"]) > LONGEST_LABEL for row in rows)
 
 
 def _colors(count: int, theme: Theme) -> list[str]:
@@ -36,7 +42,8 @@ def _settings(rows: list[dict[str, Any]], theme: Theme) -> bytes:
             axes.plot(edge, index, ">", color=theme.agents["dqn"], ms=7)
         else:
             axes.plot(row["iqm"], index, "o", color=color, ms=6)
-    axes.set_yticks(range(len(rows)), [row["setting"] for row in rows])
+    names = [f"no. {place}" for place in range(1, len(rows) + 1)] if numbered(rows) else [r["setting"] for r in rows]
+    axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(left=0.0)
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(counts))

@@ -235,3 +235,16 @@ def test_steps_that_nobody_needed_are_drawn_too(tmp_path):
     sweep_report.write(report, tmp_path)
     assert report["settings"][0]["iqm"] is None
     json.loads((tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+
+
+def test_drawn_settings_come_best_first_and_long_names_have_numbers(tmp_path):
+    points, axes = plan(5, gamma="0.1,0.2,0.3", q_learning_rate="0.001", direct_updates="10")
+    needed = {"0.1": 900, "0.2": None, "0.3": 500}
+    write(points, tmp_path, lambda one, seed: needed[one["gamma"]])
+    search = {**sweep_report.GRID, "kind": "random"}
+    report = sweep_report.build(points, tmp_path, command="the test's", axes=axes, failed={}, search=search)
+    sweep_report.write(report, tmp_path)
+    names = [row["setting"] for row in report["settings"]]
+    assert [name.split(",")[0] for name in names] == ["gamma=0.3", "gamma=0.1", "gamma=0.2"]
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert [f"| {place} | {name} |" in text for place, name in enumerate(names, 1)] == [True] * 3
