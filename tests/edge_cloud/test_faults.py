@@ -10,14 +10,20 @@ import json
 import os
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import psutil
 import pytest
 
 from edge_cloud import inventory as inventories
 from edge_cloud.rpc import CallError
+from hl_jax.agents.factored import FactoredConfig
+from hl_jax.agents.stepped import Stepped, host_world
+from hl_jax.agents.world import Run, Totals
 from launch import adapter, scenario_files
 from launch.adapter import TestbedEnv
+from launch.agents import make_agent
 from tests.edge_cloud import fleets
 from tests.edge_cloud.fleets import CLOUD, EDGE, params_of, wait_for
 
@@ -40,8 +46,8 @@ def env(model_dir, tmp_path_factory):
         yield env
 
 
-def step(env: TestbedEnv, action) -> dict:
-    """One step, which must keep its deadline and account for every device."""
+def observed_step(env: TestbedEnv, action) -> tuple[np.ndarray, dict]:
+    """One step, which must keep its deadline and account for every device. Returns what is observed then, too."""
     started = time.monotonic()
     obs, _, _, _, info = env.step(action)
     assert time.monotonic() - started <= env.deadline_s + adapter.STATE_S + SLACK_S
@@ -50,7 +56,11 @@ def step(env: TestbedEnv, action) -> dict:
     assert (info["response_ms"][lost] == DEADLINE_MS).all()
     assert (info["response_ms"] <= DEADLINE_MS).all()
     assert [reason != "" for reason in info["reasons"]] == lost.tolist()
-    return info
+    return obs, info
+
+
+def step(env: TestbedEnv, action) -> dict:
+    return observed_step(env, action)[1]
 
 
 def recovered(env: TestbedEnv) -> None:
@@ -128,6 +138,31 @@ def test_a_link_that_is_cut_takes_its_device_with_it(env):
     recovered(env)
 
 
+class Training:
+    """`factored`, learning from whatever the fleet answers, an epoch of one real step at a time."""
+
+    def __init__(self, env: TestbedEnv) -> None:
+        self.lost = 0
+        self._agent = make_agent("factored", FactoredConfig(memory=16), env.scenario)
+        self._host, self._env = Stepped(self._agent), env
+        agent_key, env_key = jax.random.split(jax.random.key(0))
+        agent = self._agent.init(agent_key, jnp.asarray(env.reset()))
+        self._run = Run(agent=agent, env=jnp.int32(0), env_key=env_key, totals=Totals.zero())
+
+    @property
+    def steps(self) -> int:
+        return int(self._run.agent.real_steps)
+
+    def epoch(self) -> None:
+        def take(index, key, action):
+            obs, info = observed_step(self._env, np.asarray(action))
+            self.lost += int(info["lost"].sum())
+            names = ("cost_ms", "art_ms", "feasible", "response_ms")
+            return index + 1, jnp.asarray(obs), {name: jnp.asarray(info[name]) for name in names}
+
+        self._run, _ = self._host.epoch(host_world(take), self._run, self._host.plan(1))
+
+
 def _break(env: TestbedEnv, kind: str, name: str) -> None:
     if kind == "die":
         env.testbed.kill(name)
@@ -151,12 +186,13 @@ def _mend(env: TestbedEnv, kind: str, name: str) -> None:
 
 
 def test_faults_drawn_at_random(env):
-    """Every step is accounted for and keeps its deadline, nodes come back, memory stays flat, nothing is left over."""
+    """Training goes on: every step is accounted for and keeps its deadline, nodes come back, memory stays flat."""
     random = np.random.default_rng(0)
+    training = Training(env)
     recovered(env)
     nodes = ("S1", "S2", "edge", "cloud")
     memory = {name: psutil.Process(env.testbed.pid(name)).memory_info().rss for name in (*nodes, "links")}
-    ends, faults, lost = time.monotonic() + 60.0 * SOAK_MINUTES, 0, 0
+    ends, faults, epochs = time.monotonic() + 60.0 * SOAK_MINUTES, 0, 0
     while faults < FEWEST_FAULTS or time.monotonic() < ends:
         kind = ("die", "hang", "late", "garbage", "cut")[faults % 5]
         name = str(random.choice(("S1", "S2", "edge") if kind == "cut" else nodes))
@@ -165,11 +201,13 @@ def test_faults_drawn_at_random(env):
         except CallError:
             continue  # it isn't quite back from the last fault: another is drawn
         for _ in range(int(random.integers(1, 3))):
-            lost += int(step(env, random.integers(0, CLOUD + 1, 2))["lost"].sum())
+            training.epoch()
+            epochs += 1
         wait_for(lambda kind=kind, name=name: _mended(env, kind, name), 30.0)
         recovered(env)
         faults += 1
-    assert lost >= faults  # each was felt
+    assert training.steps == epochs
+    assert training.lost >= faults  # each was felt
     for name, before in memory.items():
         now = psutil.Process(env.testbed.pid(name)).memory_info().rss
         assert now < 1.5 * before + 20e6, f"{name}: {before / 1e6:.0f} to {now / 1e6:.0f} MB after {faults} faults"
@@ -177,7 +215,9 @@ def test_faults_drawn_at_random(env):
     assert [line["step"] for line in lines] == list(range(env.steps))
     children = psutil.Process().children(recursive=True)
     assert len([child for child in children if child.status() != psutil.STATUS_ZOMBIE]) == len(env.testbed.names())
-    print(f"{faults} faults, {env.steps} steps, {lost} requests lost")
+    print(
+        f"{faults} faults, {env.steps} steps, {epochs} of them of training, {training.lost} of whose requests were lost"
+    )
 
 
 def _mended(env: TestbedEnv, kind: str, name: str) -> bool:
