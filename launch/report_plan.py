@@ -46,13 +46,13 @@ BUDGETS: dict[tuple[str, int], Budget] = {
     ("dqn", 1): Budget({"epochs": 20}, 2.0, "ten joint actions"),
     ("dqn", 2): Budget({"epochs": 40}, 3.0, "a hundred joint actions"),
     ("dqn", 3): Budget({"epochs": 40}, 4.0, "several times what it needs"),
-    ("dqn", 4): Budget({}, 25.0, "the defaults"),
-    ("dqn", 5): Budget({}, 50.0, "the defaults"),
+    ("dqn", 4): Budget({}, 26.0, "the defaults"),
+    ("dqn", 5): Budget({}, 44.0, "the defaults"),
     ("q_learning", 3): Budget({"epochs": 200, "epoch_steps": 100}, 2.0, "over twice the paper's most (7,000)"),
     ("q_learning", 4): Budget({"epochs": 200, "epoch_steps": 1000}, 6.0, "over twice the paper's most (90,000)"),
     ("q_learning", 5): Budget({"epochs": 200, "epoch_steps": 10000}, 46.0, "twice the paper's most (1,000,000)"),
-    (peer.AGENT, 3): Budget({"epochs": 40}, 70.0, "as dqn"),
-    (peer.AGENT, 5): Budget({"epochs": 3}, 60.0, "its speed only: too slow to learn here"),
+    (peer.AGENT, 3): Budget({"epochs": 40}, 110.0, "as dqn"),
+    (peer.AGENT, 5): Budget({"epochs": 1}, 90.0, "its speed only: too slow to learn here"),
 }
 
 
