@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -34,10 +35,10 @@ RUNS = 20  # of a timed program
 EXPERIENCE = 4  # real steps before decisions are timed
 
 
-def random_scenario(random: np.random.Generator, users: int, least: float = 0.0) -> Scenario:
+def random_scenario(random: np.random.Generator, users: int, strictness: float = 0.0) -> Scenario:
     """Unequal devices behind random links, nodes of random size and contention, a random constraint.
 
-    With `least` near 1 the constraint is near the best accuracy (0: the worst), so that many tasks are offloaded.
+    The constraint takes at least the part `strictness` of the way from the least accurate model to the most accurate.
     """
 
     def node() -> Node:
@@ -48,7 +49,7 @@ def random_scenario(random: np.random.Generator, users: int, least: float = 0.0)
     speeds = 2.0 ** random.uniform(-1.0, 1.0, users)
     devices = tuple(Device(f"S{index}", LINKS[random.integers(2)], float(speed)) for index, speed in enumerate(speeds))
     low, high = min(base.pool.accuracy), max(base.pool.accuracy)
-    constraint = float(random.uniform(low + least * (high - low), high))
+    constraint = float(random.uniform(low + strictness * (high - low), high))
     return dataclasses.replace(base, devices=devices, edge=node(), cloud=node(), constraint=constraint)
 
 
@@ -122,8 +123,8 @@ def against_milp(instances: int = MILP_INSTANCES) -> list[dict[str, Any]]:
         find = jax.jit(search.best)
         excess, ratios, ours, theirs, gaps, violated, offloading = [], [], [], [], [], 0, 0
         for index in range(instances // len(FLEETS)):
-            strict = STRICT * (index % 2)
-            program = milp.probe(simulator.make_params(random_scenario(random, users, strict)))
+            asked = random_scenario(random, users, STRICT * (index % 2))
+            program = milp.probe(simulator.make_params(asked))
             costs = costs_of(program)
             if index == 0:
                 jax.block_until_ready(find(costs))  # compiles
@@ -154,9 +155,25 @@ def against_milp(instances: int = MILP_INSTANCES) -> list[dict[str, Any]]:
     return lines
 
 
+@contextlib.contextmanager
+def _one_core() -> Iterator[None]:
+    """Keeps this process to one core, XLA's threads included: an affinity is a thread's, not its process's."""
+    cores = os.sched_getaffinity(0)
+
+    def allow(some: set[int]) -> None:
+        for thread in os.listdir("/proc/self/task"):
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                os.sched_setaffinity(int(thread), some)
+
+    allow({min(cores)})
+    try:
+        yield
+    finally:
+        allow(cores)
+
+
 def decision_time(fleets: tuple[int, ...] = (1, 2, 5, 10, 20, 30, 50, 70, 100)) -> list[dict[str, Any]]:
     """Milliseconds of one decision of a trained `factored`, compiled, on one core."""
-    cores = os.sched_getaffinity(0)
     lines = []
     for users in fleets:
         asked = scenario("hundred").with_users(users)
@@ -171,16 +188,12 @@ def decision_time(fleets: tuple[int, ...] = (1, 2, 5, 10, 20, 30, 50, 70, 100)) 
         start = time.perf_counter()
         decide = jax.jit(agent.search).lower(run.agent, run.agent.obs).compile()
         compile_s = time.perf_counter() - start
-        state = run.agent
-        try:
-            os.sched_setaffinity(0, {min(cores)})
-            wall, cpu = [], []
+        state, wall, cpu = run.agent, [], []
+        with _one_core():
             for _ in range(RUNS + 2):
                 began = time.process_time()
                 wall.append(1e3 * _seconds(functools.partial(decide, state, state.obs)))
                 cpu.append(1e3 * (time.process_time() - began))
-        finally:
-            os.sched_setaffinity(0, cores)
         found = decide(state, state.obs)
         lines.append(
             {

@@ -314,8 +314,8 @@ def _run(report: dict[str, Any]) -> list[Block]:
         Heading("What was run"),
         Bullets(facts),
         Paragraph(
-            "What each agent was given; all other constants are its defaults (in report.json), which come from as many "
-            "tuning trials for each agent, recorded in `data/results/tuning`."
+            "What each agent was given; all other constants are its defaults (in report.json). How they were chosen, "
+            "and what else was tried, is in `data/results/tuning`."
         ),
         Table(columns, tuple(rows), (), 2),
     ]

@@ -296,7 +296,8 @@ def build(plan: Sequence[Point], folder: pathlib.Path, compare: bool = True) -> 
     Args:
       plan: the sweep's points.
       folder: its `units/`.
-      compare: each axis's values, and the settings with the first one; not what was chosen by these very runs.
+      compare: each axis's values, and the settings with the first one. Not where these very runs chose the settings:
+        then nothing is compared, and settings come best first.
     """
     results = Results(plan, folder)
     pairs: list[Pair] = []
@@ -305,7 +306,6 @@ def build(plan: Sequence[Point], folder: pathlib.Path, compare: bool = True) -> 
     return {
         "compared": results.compared,
         "tasks": [label(task) for task in results.tasks],
-        # A grid's order is the user's; that in which settings were drawn says nothing.
         "settings": _over_tasks(results) if compare else sorted(_over_tasks(results), key=_rank),
         "cells": _cells(results),
         "comparisons": comparisons(pairs),

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import optimize
 
 from hl_jax import milp
-from hl_jax.structured import search
-from hl_jax.structured.costs import Costs, mean_response_ms
+from hl_jax.structured import bounds, search
+from hl_jax.structured.costs import BIG, Costs, mean_response_ms
 
 ACCURACY = (90.0, 88.0, 85.0, 74.5, 89.0, 87.0, 83.0, 72.5)
 TIMES = (460.0, 280.0, 170.0, 90.0, 250.0, 165.0, 110.0, 75.0)
@@ -127,6 +128,37 @@ def test_best_is_highs_optimum(users: int, instances: int) -> None:
         assert found.mean_ms[0] >= truth.bound_ms * (1.0 - 1e-6)
         assert found.lower_bound_ms <= truth.art_ms * (1.0 + 1e-6)
         assert costs.accuracy[found.actions[0]].mean() >= costs.constraint - 1e-3
+
+
+def relaxed_ms(item: bounds.Problem) -> float:
+    """Least total cost of an occupancy's linear relaxation, by HiGHS: the greatest value that its dual can have."""
+    cost, accuracy = np.asarray(item.cost, np.float64), np.asarray(item.accuracy, np.float64)
+    users, choices = cost.shape
+    places = np.eye(choices)[-2:]
+    found = optimize.linprog(
+        np.where(cost < BIG, cost, 1e7).reshape(-1),
+        A_ub=-np.tile(accuracy, users)[None, :],
+        b_ub=[-float(item.need)],
+        A_eq=np.vstack([np.kron(np.eye(users), np.ones(choices)), np.tile(places, users)]),
+        b_eq=[*np.ones(users), *np.asarray(item.counts)],
+    )
+    assert found.status == 0
+    return float(found.fun)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bounds_converge_near_the_strictest_constraints(seed: int) -> None:
+    users, rng = 50, np.random.default_rng(seed)
+    costs = random_costs(rng, users)
+    costs = costs.replace(constraint=jnp.float32(rng.uniform(88.0, 89.8)))
+    pairs = jnp.asarray([(n, m) for n in range(users + 1) for m in range(users + 1 - n)], jnp.int32)
+    rough = jax.jit(bounds.rough)(costs, pairs)
+    likely = jnp.argsort(rough.bound)[:8]
+    problems = jax.vmap(bounds.problem, in_axes=(None, 0))(costs, pairs[likely])
+    dual = np.asarray(jax.jit(jax.vmap(bounds.refine))(problems, rough.price[likely]).bound)
+    relaxed = np.array([relaxed_ms(jax.tree.map(lambda leaf, at=at: leaf[at], problems)) for at in range(8)])
+    assert (dual <= relaxed * (1.0 + search.MARGIN)).all()
+    np.testing.assert_allclose(dual, relaxed, rtol=1e-3)
 
 
 def test_a_pool_of_32_models_is_searched() -> None:

@@ -19,8 +19,10 @@ from hl_jax.structured.costs import BIG, Costs, accuracy_units
 
 PRICES = 24  # of each of the two grids, coarse and fine
 LOWEST_PRICE = 1e-3  # of the highest, in the coarse grid
+# Near the strictest constraints, where prices are steep, faster cooling or longer steps end far from the maximum.
 NEWTON_STEPS = 20
 COOLING = 0.7  # of the smoothing, at each Newton step
+REACH = 4.0  # most by which a step may change a multiplier, in temperatures
 
 
 @chex.dataclass(frozen=True)
@@ -199,7 +201,7 @@ def refine(item: Problem, price: chex.Array) -> Dual:
         gradient = jnp.where((point == 0.0) & (jnp.arange(3) == 0) & (gradient < 0.0), 0.0, gradient)
         # The Newton step, multiplied through by the temperature: dividing by it would overflow.
         move = _solve3(curvature + 0.02 * jnp.eye(3), gradient * temperature)
-        reach = 4.0 * temperature
+        reach = REACH * temperature
         point = point + jnp.clip(move, -reach, reach)
         point = point.at[0].set(jnp.maximum(point[0], 0.0))
         value = exact(point)
