@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from absl import flags
 
+from hl_jax.agents.q_learning import QLearningConfig
 from launch import sweep_axes, sweep_plan
 from launch.errors import InputError
 from launch.sweep_axes import Axis, Grid
@@ -123,10 +124,12 @@ def test_points_are_what_the_flags_say():
 
 
 def test_the_same_training_is_one_unit():
-    default = points(step_size="0.5,0.3")
+    defaults = QLearningConfig()
+    default = points(step_size=f"{defaults.step_size},0.3")
     assert len(sweep_plan.all_units(default)) == 6
     # Written otherwise, or by another axis whose value is the default.
-    again = points(step_size="0.50,0.3", constraint="85.0") + points(gamma="0.2")
+    again = points(step_size=f"{defaults.step_size}0,0.3", constraint="85.0")
+    again += points(gamma=str(defaults.gamma))
     assert len({one.name for one in default + again}) == 2
     assert len(sweep_plan.all_units(default + again)) == 6
 
