@@ -133,10 +133,10 @@ def test_best_is_highs_optimum(users: int, instances: int) -> None:
 def relaxed_ms(item: bounds.Problem) -> float:
     """Least total cost of an occupancy's linear relaxation, by HiGHS: the greatest value that its dual can have."""
     cost, accuracy = np.asarray(item.cost, np.float64), np.asarray(item.accuracy, np.float64)
-    users, choices = cost.shape
+    choices, users = cost.shape
     places = np.eye(choices)[-2:]
     found = optimize.linprog(
-        np.where(cost < BIG, cost, 1e7).reshape(-1),
+        np.where(cost < BIG, cost, 1e7).T.reshape(-1),
         A_ub=-np.tile(accuracy, users)[None, :],
         b_ub=[-float(item.need)],
         A_eq=np.vstack([np.kron(np.eye(users), np.ones(choices)), np.tile(places, users)]),

@@ -29,7 +29,7 @@ REACH = 4.0  # most by which a step may change a multiplier, in temperatures
 class Problem:
     """One occupancy: the cost of every choice, and what the accuracies must add up to."""
 
-    cost: chex.Array  # [N, C] ms; BIG where the choice is impossible
+    cost: chex.Array  # [C, N] ms; BIG where the choice is impossible. Choices first: what is summed over is vectorised
     accuracy: chex.Array  # [C] fraction of the pool's range
     need: chex.Array  # [] least sum of `accuracy`
     counts: chex.Array  # [2] tasks at edge and cloud
@@ -78,22 +78,22 @@ def problem(costs: Costs, counts: chex.Array) -> Problem:
     slack = (users - offloaded) * best_local + jnp.sum(counts * units[models:]) - need_units
     # One local task alone may not lose more than that.
     allowed = best_local - units[:models] <= slack
-    local = jnp.where(allowed[None, :] & (offloaded < users), costs.local, BIG)
+    local = jnp.where(allowed[:, None] & (offloaded < users), costs.local.T, BIG)
     edge = jnp.where((counts[0] > 0) & (slack >= 0), costs.edge[:, counts[0]], BIG)
     cloud = jnp.where((counts[1] > 0) & (slack >= 0), costs.cloud[:, counts[1]], BIG)
-    cost = jnp.concatenate([local, edge[:, None], cloud[:, None]], axis=1)
+    cost = jnp.concatenate([local, edge[None, :], cloud[None, :]])
     return Problem(cost=cost, accuracy=accuracy, need=need, counts=counts)
 
 
 def reduced(item: Problem, price: chex.Array, wages: chex.Array) -> chex.Array:
-    """Cost of every choice less what its accuracy and its place earn. [N, C]."""
+    """Cost of every choice less what its accuracy and its place earn. [C, N]."""
     earned = price * item.accuracy + jnp.concatenate([jnp.zeros(item.accuracy.shape[0] - 2), wages])
-    return jnp.where(item.cost < BIG, item.cost - earned[None, :], BIG)
+    return jnp.where(item.cost < BIG, item.cost - earned[:, None], BIG)
 
 
 def dual_bound(item: Problem, price: chex.Array, wages: chex.Array) -> chex.Array:
     """The bound that these multipliers give (ms, total)."""
-    least = jnp.sum(jnp.min(reduced(item, price, wages), axis=1))
+    least = jnp.sum(jnp.min(reduced(item, price, wages), axis=0))
     return jnp.minimum(least + price * item.need + jnp.sum(wages * item.counts), BIG)
 
 
@@ -155,11 +155,11 @@ def rough(costs: Costs, counts: chex.Array) -> Rough:
 def _first_wages(item: Problem, price: chex.Array) -> chex.Array:
     """Wages at which, each node looked at alone, as many devices would go there as should. [2]."""
     scores = reduced(item, price, jnp.zeros(2))
-    local = jnp.min(scores[:, :-2], axis=1)
-    gains = jnp.sort(scores[:, -2:] - local[:, None], axis=0)
-    users = item.cost.shape[0]
-    last = jnp.take_along_axis(gains, jnp.maximum(item.counts - 1, 0)[None, :], axis=0)[0]
-    following = jnp.take_along_axis(gains, jnp.minimum(item.counts, users - 1)[None, :], axis=0)[0]
+    local = jnp.min(scores[:-2], axis=0)
+    gains = jnp.sort(scores[-2:] - local[None, :], axis=1)
+    users = item.cost.shape[1]
+    last = jnp.take_along_axis(gains, jnp.maximum(item.counts - 1, 0)[:, None], axis=1)[:, 0]
+    following = jnp.take_along_axis(gains, jnp.minimum(item.counts, users - 1)[:, None], axis=1)[:, 0]
     wages = 0.5 * (last + following)
     return jnp.where((item.counts > 0) & (jnp.abs(wages) < BIG / 4), wages, 0.0)
 
@@ -181,11 +181,11 @@ def refine(item: Problem, price: chex.Array) -> Dual:
         [item.accuracy, *jax.nn.one_hot(jnp.arange(-2, 0) % item.accuracy.shape[0], item.accuracy.shape[0])], axis=1
     )  # [C, 3]
     target = jnp.concatenate([item.need[None], item.counts.astype(jnp.float32)])
-    users = item.cost.shape[0]
+    users = item.cost.shape[1]
     finite = jnp.where(item.cost < BIG, item.cost, 0.0)
     # Where a device has one choice only, the spread would be 0: a thousandth of the largest cost stands in.
-    least = jnp.min(jnp.where(item.cost < BIG, item.cost, BIG), axis=1)
-    spread = jnp.sum(jnp.max(finite, axis=1) - jnp.minimum(least, jnp.max(finite, axis=1))) / users
+    least = jnp.min(jnp.where(item.cost < BIG, item.cost, BIG), axis=0)
+    spread = jnp.sum(jnp.max(finite, axis=0) - jnp.minimum(least, jnp.max(finite, axis=0))) / users
     spread = jnp.maximum(spread, 1e-3 * jnp.max(finite) + 1e-6)
 
     def exact(point: chex.Array) -> chex.Array:
@@ -194,10 +194,10 @@ def refine(item: Problem, price: chex.Array) -> Dual:
     def step(index: int, carry: tuple[chex.Array, chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array, chex.Array]:
         point, best, bound = carry
         temperature = spread / 16.0 * COOLING**index
-        share = jax.nn.softmax(-reduced(item, point[0], point[1:]) / temperature, axis=1)
-        mean = share @ earning  # [N, 3]
-        gradient = target - jnp.sum(mean, axis=0)
-        curvature = (earning.T * jnp.sum(share, axis=0)[None, :]) @ earning - mean.T @ mean
+        share = jax.nn.softmax(-reduced(item, point[0], point[1:]) / temperature, axis=0)
+        mean = earning.T @ share  # [3, N]
+        gradient = target - jnp.sum(mean, axis=1)
+        curvature = (earning.T * jnp.sum(share, axis=1)[None, :]) @ earning - mean @ mean.T
         gradient = jnp.where((point == 0.0) & (jnp.arange(3) == 0) & (gradient < 0.0), 0.0, gradient)
         # The Newton step, multiplied through by the temperature: dividing by it would overflow.
         move = _solve3(curvature + 0.02 * jnp.eye(3), gradient * temperature)

@@ -49,18 +49,29 @@ def default_effort(users: int, choices: int, k: int) -> Effort:
 
 @chex.dataclass(frozen=True)
 class _Tree:
-    """For each occupancy kept ([P]), its devices in the order of branching, and what may still happen from each on."""
+    """The occupancies kept ([P])."""
 
     bound: chex.Array  # [P] ms
     price: chex.Array  # [P] ms per unit of accuracy
     counts: chex.Array  # [P, 2]
-    order: chex.Array  # [P, N] devices
-    choice: chex.Array  # [P, N, T] the T most promising choices of the device at that place
-    extra: chex.Array  # [P, N, T] ms that they cost beyond the bound
-    skipped: chex.Array  # [P, N] ms that the best choice left out would cost
-    later: chex.Array  # [P, N+1, 3] int32: edge tasks, cloud tasks and accuracy of the defaults from that place on
-    add: chex.Array  # [P, N+1, 3] least ms that one more task at edge, at cloud, one more unit of accuracy costs there
-    drop: chex.Array  # [P, N+1, 3] the same for one less
+    order: chex.Array  # [P, N] devices in the order of branching
+    places: _Places  # [N, ...] in that order
+
+
+@chex.dataclass(frozen=True)
+class _Places:
+    """What a device at one place of each occupancy's order may do, and what may still happen after it.
+
+    Of three numbers the first is of tasks at the edge, the second of tasks at the cloud, the third of accuracy. They
+    and the occupancies come first wherever arrays are combined: axes of three or so aren't vectorised.
+    """
+
+    choice: chex.Array  # [P, T] the T most promising choices
+    extra: chex.Array  # [P, T] ms that they cost beyond the bound
+    skipped: chex.Array  # [P] ms that the best choice left out would cost
+    later: chex.Array  # [3, P] int32: what the defaults of all later places bring
+    add: chex.Array  # [3, P] least ms that one more costs at any later place
+    drop: chex.Array  # [3, P] the same for one less
 
 
 @chex.dataclass(frozen=True)
@@ -70,14 +81,14 @@ class _Beam:
     bound: chex.Array  # [B] ms; BIG where the place is empty
     extra: chex.Array  # [B] ms beyond the occupancy's bound, so far
     occupancy: chex.Array  # [B] int32
-    missing: chex.Array  # [B, 3] int32: edge tasks, cloud tasks and units of accuracy still to come
+    missing: chex.Array  # [3, B] int32: edge tasks, cloud tasks and units of accuracy still to come
     dropped: chex.Array  # [] least bound among all that fell off
 
 
-def _from_here_on(values: chex.Array, end: float) -> chex.Array:
-    """Running minimum from the end: [P, N, ...] -> [P, N+1, ...]."""
+def _after(values: chex.Array, end: float) -> chex.Array:
+    """For every place the least of all later ones, `end` for the last: [P, N, 3] -> [N, 3, P]."""
     low = jax.lax.cummin(values, axis=1, reverse=True)
-    return jnp.concatenate([low, jnp.full_like(low[:, :1], end)], axis=1)
+    return jnp.concatenate([low[:, 1:], jnp.full_like(low[:, :1], end)], axis=1).transpose(1, 2, 0)
 
 
 def _plant(costs: Costs, counts: chex.Array, effort: Effort) -> tuple[_Tree, chex.Array]:
@@ -89,24 +100,24 @@ def _plant(costs: Costs, counts: chex.Array, effort: Effort) -> tuple[_Tree, che
     scale = bounds.accuracy_scale(costs)
     rough = bounds.rough(costs, counts)
     if kept < counts.shape[0]:
-        negated, which = jax.lax.top_k(-rough.bound, kept + 1)
-        rest, which = -negated[-1], which[:-1]
+        _, which = jax.lax.top_k(-rough.bound, kept)
+        rest = jnp.min(rough.bound.at[which].set(BIG))
         counts, rough = counts[which], jax.tree.map(lambda x: x[which], rough)
     else:
         rest = jnp.float32(BIG)
     problems = jax.vmap(bounds.problem, in_axes=(None, 0))(costs, counts)
     dual = jax.vmap(bounds.refine)(problems, rough.price)
-    scores = jax.vmap(bounds.reduced)(problems, dual.price, dual.wages)  # [P, N, C]
+    scores = jnp.swapaxes(jax.vmap(bounds.reduced)(problems, dual.price, dual.wages), 1, 2)  # [P, N, C]
     extra = jnp.minimum(scores - jnp.min(scores, axis=2, keepdims=True), BIG)
-    least, _ = jax.lax.top_k(-extra, 2)
+    default = jnp.argmin(extra, axis=2, keepdims=True)
+    second = jnp.min(jnp.where(jnp.arange(models + 2)[None, None, :] == default, BIG, extra), axis=2)
     # Edge, cloud and the most accurate local model are always tried: with them every count and accuracy is in reach.
     always = jnp.array([False] * models + [True, True]) | (jnp.arange(models + 2) == jnp.argmax(units[:models]))
     _, choice = jax.lax.top_k(jnp.where(always[None, None, :], 1.0, -extra), min(tried + 1, models + 2))
     # A device is as undecided as its second choice is cheap.
-    order = jnp.argsort(-least[:, :, 1], axis=1)
+    order = jnp.argsort(second, axis=1)
     take = lambda x: jnp.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), axis=1)  # noqa: E731
-    extra, choice, second = take(extra), take(choice), take(-least[:, :, 1])
-    default = jnp.argmin(extra, axis=2, keepdims=True)
+    extra, choice, second, default = take(extra), take(choice), take(second), take(default)
     tried_extra = jnp.take_along_axis(extra, choice, axis=2)
     gain = (units[None, None, :] - units[default]).astype(jnp.float32)  # [P, N, C]
     per_unit = extra / jnp.where(gain == 0.0, 1.0, jnp.abs(gain))
@@ -118,78 +129,78 @@ def _plant(costs: Costs, counts: chex.Array, effort: Effort) -> tuple[_Tree, che
     add.append(jnp.min(jnp.where(gain > 0.0, per_unit, BIG), axis=2))
     drop.append(jnp.min(jnp.where(gain < 0.0, per_unit, BIG), axis=2))
     price = dual.price / scale
-    drops = _from_here_on(jnp.stack(drop, axis=2), BIG)
+    drops = _after(jnp.stack(drop, axis=2), BIG)
     # Accuracy to spare may also be kept: it costs the price that the bound credits it with.
-    drops = drops.at[:, :, 2].set(jnp.minimum(drops[:, :, 2], price[:, None]))
-    later = jnp.concatenate([default == models, default == models + 1, units[default]], axis=2).astype(jnp.int32)
-    later = jnp.flip(jnp.cumsum(jnp.flip(later, 1), axis=1), 1)
-    tree = _Tree(
-        bound=dual.bound,
-        price=price,
-        counts=counts,
-        order=order,
-        choice=choice[:, :, :tried],
-        extra=tried_extra[:, :, :tried],
-        skipped=tried_extra[:, :, tried] if tried < models + 2 else jnp.full_like(second, BIG),
-        later=jnp.concatenate([later, jnp.zeros_like(later[:, :1])], axis=1),
-        add=_from_here_on(jnp.stack(add, axis=2), BIG),
+    drops = drops.at[:, 2].set(jnp.minimum(drops[:, 2], price[None, :]))
+    brought = jnp.concatenate([default == models, default == models + 1, units[default]], axis=2).astype(jnp.int32)
+    later = jnp.flip(jnp.cumsum(jnp.flip(brought, 1), axis=1), 1) - brought
+    places = _Places(
+        choice=jnp.swapaxes(choice[:, :, :tried], 0, 1),
+        extra=jnp.swapaxes(tried_extra[:, :, :tried], 0, 1),
+        skipped=tried_extra[:, :, tried].T if tried < models + 2 else jnp.full_like(second.T, BIG),
+        later=later.transpose(1, 2, 0),
+        add=_after(jnp.stack(add, axis=2), BIG),
         drop=drops,
     )
-    return tree, rest
+    return _Tree(bound=dual.bound, price=price, counts=counts, order=order, places=places), rest
 
 
 def _repair(missing: chex.Array, later: chex.Array, add: chex.Array, drop: chex.Array) -> chex.Array:
-    """Least ms by which the defaults must be left so that nothing is missing. All [..., 3] -> [...]."""
+    """Least ms by which the defaults must be left so that nothing is missing. All [3, ...] -> [...]."""
     short = missing - later
     # Tasks must come out even; accuracy may be more than needed. One change may repair several things: the maximum.
     cost = jnp.where(short > 0, short * add, -short * drop)
-    return jnp.minimum(jnp.max(cost, axis=-1), BIG)
+    return jnp.minimum(jnp.max(cost, axis=0), BIG)
 
 
-def _branch(tree: _Tree, units: chex.Array, width: int, k: int, place: chex.Array, beam: _Beam) -> tuple[_Beam, Any]:
+def _branch(
+    tree: _Tree, units: chex.Array, width: int, k: int, beam: _Beam, item: tuple[chex.Array, _Places]
+) -> tuple[_Beam, Any]:
     """Every partial joint action takes each choice for its next device. Also returns parents [B] and choices [B]."""
+    remaining, here = item  # devices after this one
     models = units.shape[0] - 2
     users = tree.order.shape[1]
     kept_complete = min(k + 7, width // 2)
     at = beam.occupancy
-    choice = tree.choice[at, place]  # [B, T]
-    extra = beam.extra[:, None] + tree.extra[at, place]
-    takes = jnp.stack([(choice == models), (choice == models + 1), units[choice]], axis=2).astype(jnp.int32)
-    missing = beam.missing[:, None, :] - takes  # [B, T, 3]
-    following = [x[at, place + 1][:, None, :] for x in (tree.later, tree.add, tree.drop)]
+    choice = here.choice[at]  # [B, T]
+    extra = beam.extra[:, None] + here.extra[at]
+    takes = jnp.stack([(choice == models), (choice == models + 1), units[choice]]).astype(jnp.int32)
+    missing = beam.missing[:, :, None] - takes  # [3, B, T]
+    following = [x[:, at][:, :, None] for x in (here.later, here.add, here.drop)]
     so_far = tree.bound[at][:, None] + extra
     # What remains must hold the missing tasks, and must be able to hold the missing accuracy.
-    local = users - 1 - place - missing[..., 0] - missing[..., 1]
-    most = local * jnp.max(units[:models]) + missing[..., 0] * units[models] + missing[..., 1] * units[models + 1]
-    reachable = (missing[..., 0] >= 0) & (missing[..., 1] >= 0) & (local >= 0) & (most >= missing[..., 2])
+    edge, cloud, accuracy = missing
+    local = remaining - edge - cloud
+    most = local * jnp.max(units[:models]) + edge * units[models] + cloud * units[models + 1]
+    reachable = (edge >= 0) & (cloud >= 0) & (local >= 0) & (most >= accuracy)
     alive = (beam.bound[:, None] < BIG / 2) & reachable
     bound = jnp.where(alive, jnp.minimum(so_far + _repair(missing, *following), BIG), BIG).reshape(-1)
     # What it costs to let all remaining devices take their default, where that leaves nothing missing.
     short = missing - following[0]
-    fits = (short[..., 0] == 0) & (short[..., 1] == 0) & (short[..., 2] <= 0)
-    complete = so_far - short[..., 2] * tree.price[at][:, None]
+    fits = (short[0] == 0) & (short[1] == 0) & (short[2] <= 0)
+    complete = so_far - short[2] * tree.price[at][:, None]
     complete = jnp.where(alive & fits, jnp.minimum(complete, BIG), BIG).reshape(-1)
-    skipped = jnp.maximum(tree.bound[at] + beam.extra + tree.skipped[at, place], beam.bound)
+    skipped = jnp.maximum(tree.bound[at] + beam.extra + here.skipped[at], beam.bound)
     promising = width - kept_complete
-    negated, index = jax.lax.top_k(-bound, promising + 1)
-    dropped = jnp.minimum(beam.dropped, jnp.minimum(jnp.min(skipped), -negated[promising]))
-    index = index[:promising]
+    _, index = jax.lax.top_k(-bound, promising)
+    left_out = jnp.min(bound.at[index].set(BIG))
+    dropped = jnp.minimum(beam.dropped, jnp.minimum(jnp.min(skipped), left_out))
     # Some places are for the best whole joint actions so far, so that the beam never ends without any.
     negated, whole = jax.lax.top_k(-complete.at[index].set(BIG), kept_complete)
     index, none = jnp.concatenate([index, whole]), negated <= -BIG / 2
     bound = bound[index].at[promising:].set(jnp.where(none, BIG, bound[whole]))
     parent, taken = index // choice.shape[1], index % choice.shape[1]
-    at, missing = at[parent], missing[parent, taken]
+    at, missing = at[parent], missing.reshape(3, -1)[:, index]
     # Of equals (same occupancy, counts and accuracy, so the same devices behind them) only the K best matter.
-    place_key = (at * (users + 1) + missing[:, 0]) * (users + 1) + missing[:, 1]
-    first, second, _, by_key = jax.lax.sort((place_key, missing[:, 2], bound, jnp.arange(width)), num_keys=3)
+    place_key = (at * (users + 1) + missing[0]) * (users + 1) + missing[1]
+    first, second, _, by_key = jax.lax.sort((place_key, missing[2], bound, jnp.arange(width)), num_keys=3)
     repeated = (first == jnp.roll(first, k)) & (second == jnp.roll(second, k)) & (jnp.arange(width) >= k)
     parent, taken = parent[by_key], taken[by_key]
     beam = _Beam(
         bound=jnp.where(repeated, BIG, bound[by_key]),
         extra=extra[parent, taken],
         occupancy=at[by_key],
-        missing=missing[by_key],
+        missing=missing[:, by_key],
         dropped=dropped,
     )
     return beam, (parent, choice[parent, taken])
@@ -208,11 +219,11 @@ def _search(costs: Costs, k: int, effort: Effort) -> Found:
         bound=pad(tree.bound, BIG),
         extra=jnp.zeros(width),
         occupancy=occupancy,
-        missing=jnp.concatenate([tree.counts[occupancy], jnp.full((width, 1), need)], axis=1).astype(jnp.int32),
+        missing=jnp.concatenate([tree.counts[occupancy].T, jnp.full((1, width), need)]).astype(jnp.int32),
         dropped=rest,
     )
     beam, (parents, choices) = jax.lax.scan(
-        lambda beam, place: _branch(tree, units, width, k, place, beam), beam, jnp.arange(users)
+        functools.partial(_branch, tree, units, width, k), beam, (jnp.arange(users)[::-1], tree.places)
     )
     negated, ends = jax.lax.top_k(-beam.bound, min(k, width))
 
