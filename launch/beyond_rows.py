@@ -28,8 +28,7 @@ from launch.scenario_files import load_scenario
 SCENARIOS = pathlib.Path(__file__).parent.parent / "data" / "scenarios"
 CONFIG = factored.FactoredConfig()
 CHUNK = 20  # real steps in one call of a compiled program; runs are whole numbers of them
-STEPS = 2 * CHUNK  # of a run of five devices
-LARGE_STEPS = CHUNK  # of larger fleets
+STEPS = 2 * CHUNK  # of a run
 DRIFT_STEP = CHUNK  # real steps before the edge slows down
 DYNAMIC_STEPS = 5 * CHUNK
 FRESH_STATES = 1000
@@ -206,7 +205,7 @@ def form(seeds: int) -> list[dict[str, Any]]:
 def fifty(seeds: int) -> list[dict[str, Any]]:
     """50 devices on regular links, each constraint."""
     named = [(f"50/{name}", functools.partial(Case, scenario=scenario("fifty", name))) for name in CONSTRAINTS]
-    return _lines(named, seeds, LARGE_STEPS)
+    return _lines(named, seeds, STEPS)
 
 
 def users(seeds: int) -> list[dict[str, Any]]:
@@ -215,7 +214,7 @@ def users(seeds: int) -> list[dict[str, Any]]:
     asked += [(one.users, one) for one in (scenario(name, "85") for name in ("ten", "twenty", "fifty", "hundred"))]
     found = []
     for count, one in asked:
-        line = _lines([(f"{count} users", functools.partial(Case, scenario=one))], seeds, LARGE_STEPS)[0]
+        line = _lines([(f"{count} users", functools.partial(Case, scenario=one))], seeds, STEPS)[0]
         found.append({**line, "users": count})
     return found
 
