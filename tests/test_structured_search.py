@@ -13,7 +13,7 @@ from scipy import optimize
 
 from hl_jax import milp
 from hl_jax.structured import bounds, search
-from hl_jax.structured.costs import BIG, Costs, mean_response_ms
+from hl_jax.structured.costs import BIG, Costs, accuracy_units, mean_response_ms
 
 ACCURACY = (90.0, 88.0, 85.0, 74.5, 89.0, 87.0, 83.0, 72.5)
 TIMES = (460.0, 280.0, 170.0, 90.0, 250.0, 165.0, 110.0, 75.0)
@@ -159,6 +159,15 @@ def test_bounds_converge_near_the_strictest_constraints(seed: int) -> None:
     relaxed = np.array([relaxed_ms(jax.tree.map(lambda leaf, at=at: leaf[at], problems)) for at in range(8)])
     assert (dual <= relaxed * (1.0 + search.MARGIN)).all()
     np.testing.assert_allclose(dual, relaxed, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("constraint", "enough"), [(88.5808, True), (88.58104, False), (88.5811, False)])
+def test_a_mean_accuracy_that_misses_the_constraint_by_less_than_a_unit_misses_it(constraint, enough) -> None:
+    # Four devices at 88.9 and one at 87.3: 88.58 on the mean; 1e-3 may be missing, a unit is 1e-4.
+    costs = random_costs(np.random.default_rng(5), 5)
+    units, need = accuracy_units(costs.replace(constraint=jnp.float32(constraint)))
+    assert units.dtype == need.dtype == jnp.int32
+    assert (round(10_000 * (4 * 88.9 + 87.3)) >= int(need)) == enough
 
 
 def test_a_pool_of_32_models_is_searched() -> None:

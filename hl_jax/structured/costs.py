@@ -50,7 +50,10 @@ def accuracy_units(costs: Costs) -> tuple[chex.Array, chex.Array]:
     """Accuracy of each choice ([C] int32) and the least sum over devices that meets the constraint, in `UNITS`."""
     users = costs.local.shape[0]
     units = jnp.round(costs.accuracy * UNITS).astype(jnp.int32)
-    return units, users * jnp.round((costs.constraint - ROUNDING) * UNITS).astype(jnp.int32)
+    # The part below a unit counts, too: up to a unit of each device. Apart, since float32 can't hold the whole sum.
+    least = (costs.constraint - ROUNDING) * UNITS
+    whole = jnp.floor(least)
+    return units, users * whole.astype(jnp.int32) + jnp.ceil(users * (least - whole)).astype(jnp.int32)
 
 
 def mean_response_ms(costs: Costs, action: chex.Array) -> chex.Array:
