@@ -13,7 +13,7 @@ from launch.plots import png
 from launch.report_figures import DARK, LIGHT, Picture, Theme, counts, legend, styled_axes
 
 MOST_LINES = 8  # in a picture; an axis of more values has tables alone
-MOST_SETTINGS = 40
+MOST_SETTINGS = 60
 LONGEST_LABEL = 40  # beside a picture, in characters
 
 
