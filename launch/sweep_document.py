@@ -66,12 +66,13 @@ def _differences(report: dict[str, Any]) -> list[Block]:
     if not rows:
         why = report["search"]["no_comparison"] or "There is one setting only: nothing to compare."
         return [Heading("Which settings differ"), Paragraph(why)]
+    tested = sum("improvement" in row for row in rows)
     text = (
         "*P(second better)* is the probability that a run of the second needs fewer real steps to the optimum than one "
         "of the first (0.5: neither; a run that never got there is later than all that did). Undecided means that "
         "the seeds don't support a difference; it doesn't mean that there is none. The test is Mann and Whitney's, "
         "exact, with tasks (and whatever else was varied) as strata; its p-values carry Holm's correction for all "
-        f"{len(rows)} comparisons on this page, so that the chance of any false difference is at most {level:.1%}. "
+        f"{tested} comparisons on this page, so that the chance of any false difference is at most {level:.1%}. "
         "The intervals are each for itself."
     )
     found: list[Block] = [Heading("Which settings differ"), Paragraph(text)]
