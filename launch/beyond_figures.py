@@ -23,21 +23,25 @@ PRINTED = (
 FLEETS = (1, 2, 5, 10, 20, 50, 100)
 
 
+def steps_of(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Median steps to optimal of the paper's agents at `CONSTRAINT`, by users, from a report's rows of Table VI."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        if str(row["constraint"]) == str(CONSTRAINT):
+            for agent, cell in row["agents"].items():
+                if cell["median"] is not None:
+                    found.setdefault(agent, []).append((row["users"], cell["median"]))
+    return found
+
+
 def read_reproduction(path: str) -> dict[str, list[tuple[int, float]]]:
-    """Median steps to optimal of the paper's agents at `CONSTRAINT`, by users, from a report.json.
+    """The same from a report.json.
 
     Raises:
       InputError: if it isn't one.
     """
     try:
-        rows = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["table6"]["rows"]
-        chosen = [row for row in rows if str(row["constraint"]) == str(CONSTRAINT)]
-        found: dict[str, list[tuple[int, float]]] = {}
-        for row in chosen:
-            for agent, cell in row["agents"].items():
-                if cell["median"] is not None:
-                    found.setdefault(agent, []).append((row["users"], cell["median"]))
-        return found
+        return steps_of(json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["table6"]["rows"])
     except OSError as error:
         raise InputError(f"--reproduction: expected a report.json, found {error.strerror} at {path}") from error
     except (ValueError, KeyError, TypeError) as error:

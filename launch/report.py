@@ -63,6 +63,9 @@ def shortfalls(report: dict[str, Any]) -> list[dict[str, Any]]:
             if gain and gain["ours"] is not None and gain["ours"] < gain["paper"]:
                 ratio = f"{agent} needs {gain['ours']:.1f} times hybrid's steps"
                 add("speed-up", f"{place}: {ratio}; in the paper {name} needs {gain['paper']:.1f} times.")
+    for row in report["beyond"]["rows"]:
+        if not row["met"]:
+            add("beyond", f"factored, {row['title']}: {row['result']} (bar: {row['bar']}).")
     return found
 
 
@@ -106,6 +109,7 @@ def build(
         "table7": report_collect.table7(results, {(unit.users, unit.constraint) for unit in cells["7"]}),
         "figure3": report_collect.figure3(results, plan, folder / "units"),
         "peer": report_collect.peers(results, plan),
+        "beyond": report_collect.beyond(),
         "contradictions": [
             {"row": f"{row['experiment']}/{row['constraint']}", "text": row["contradiction"]}
             for row in report_collect.paper_table(5)["rows"]

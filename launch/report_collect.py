@@ -1,7 +1,7 @@
 """The report's numbers, from the run folders and the paper's tables: one plain document that everything shown is from.
 
-Ours come from each unit's summary.json and metrics.csv, the paper's from data/paper, and nothing else does. Keys that
-hold a wall-clock time or what follows from one are named in `CLOCK`; all else is the same whenever it is made.
+Ours come from each unit's summary.json and metrics.csv, the paper's from data/paper, `factored`'s from data/results.
+Keys that hold a wall-clock time or what follows from one are named in `CLOCK`; all else is the same whenever made.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import numpy as np
 
 from hl_jax import calibration, evaluation, oracle, simulator, statistics
 from hl_jax.constraints import CONSTRAINTS
-from launch import peer, report_plan, units
+from launch import beyond_bars, peer, report_plan, units
 from launch.errors import InputError
 from launch.report_plan import COMPARED, EXPERIMENTS, Unit
 
+FACTORED = report_plan.ROOT / "data" / "results" / "factored"  # recorded
 CLOCK = ("wall_s", "peak_memory_gib", "compute_min", "total_min", "steps_per_s", "speed_ratio")
 PAPER_NAMES = {"hybrid": "ours", "dqn": "adadeep", "q_learning": "autoscale"}
 ART_TOLERANCE = 0.03  # relative difference from a printed ART that still counts as reproduced
@@ -303,3 +304,14 @@ def peers(results: Results, plan: Sequence[Unit]) -> dict[str, Any]:
         row["speed_ratio"] = row["ours"] and row["ours"]["steps_per_s"] / row["theirs"]["steps_per_s"]
         rows.append(row)
     return {"installed": peer.installed(), "rows": rows}
+
+
+def beyond() -> dict[str, Any]:
+    """What `launch.beyond` recorded of `factored`: its rows, and steps by users for the picture."""
+    measured = beyond_bars.read(FACTORED)
+    rows = []
+    for name, found in measured.items():
+        bar, lines = beyond_bars.ROWS[name], found["lines"]
+        rows.append({"title": bar.title, "bar": bar.bar, "result": bar.result(lines), "met": bar.met(lines)})
+    commits = sorted({found["commit"] for found in measured.values()})
+    return {"rows": rows, "users": measured["users"]["lines"] if "users" in measured else [], "commits": commits}

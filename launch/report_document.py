@@ -276,6 +276,25 @@ def _peer(report: dict[str, Any]) -> list[Block]:
     return [head, Paragraph(text), Table(columns, tuple(rows), groups, 2)]
 
 
+def _beyond(report: dict[str, Any]) -> list[Block]:
+    data = report["beyond"]
+    if not data["rows"]:
+        return []
+    text = (
+        "`factored` learns each device's response time and searches the joint actions through that model. Recorded by "
+        f"`python -m launch.beyond` (commit {', '.join(data['commits'])}) in `data/results/factored`, which has every "
+        "case; not run again for this report."
+    )
+    rows = tuple((Cell(row["title"]), Cell(row["bar"]), verdict(row["met"], row["result"])) for row in data["rows"])
+    picture: list[Block] = [Figures(("users",))] if data["users"] else []
+    return [
+        Heading("Beyond the paper: factored"),
+        Paragraph(text),
+        *picture,
+        Table(("What", "Bar", "Measured"), rows, (), 1),
+    ]
+
+
 def _doubts(report: dict[str, Any]) -> list[Block]:
     items = tuple(entry["text"] for entry in report["shortfalls"])
     first: Block = Bullets(items) if items else Paragraph("Nowhere in what was run.")
@@ -359,5 +378,5 @@ def page(report: dict[str, Any]) -> Page:
 
 def blocks(report: dict[str, Any]) -> list[Block]:
     """The whole report after its title, warnings and tiles."""
-    parts = (_table5, _table6, _table7, _figure3, _peer, _doubts, _run)
+    parts = (_table5, _table6, _table7, _figure3, _peer, _beyond, _doubts, _run)
     return [block for part in parts for block in part(report)]

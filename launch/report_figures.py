@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib import ticker
 from matplotlib.lines import Line2D
 
+from launch import beyond_figures
 from launch.plots import plt, png
 from launch.report_plan import constraint_text
 
@@ -184,5 +185,16 @@ def draw(report: dict[str, Any]) -> dict[str, Picture]:
             "Noise-free cost of the greedy decision, penalty included: median of the seeds (for hybrid with the middle "
             "half); a dot is where the median seed has reached the optimum for good (filled hybrid, hollow dqn).",
             520,
+        )
+    if report["beyond"]["users"]:
+        picture = beyond_figures.steps_by_users(
+            report["beyond"]["users"], beyond_figures.steps_of(report["table6"]["rows"])
+        )
+        found["users"] = Picture(
+            picture,
+            picture,
+            "Steps to optimal against the number of devices, all agents",
+            "At 85 %: dotted lines are the paper's; the band reaches from the first seed to the last.",
+            640,
         )
     return found

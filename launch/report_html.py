@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from launch import report_blocks as blocks
 from launch.report_figures import Picture
 
-LONGEST_NAME = 40  # of a row, in characters; longer ones wrap
+LONGEST = 40  # of a cell, in characters; longer ones wrap
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #f6f8fa; --card: #ffffff; --ink: #24292f; --soft: #57606a; --line: #d0d7de;
@@ -45,6 +45,7 @@ td.number, th.number { text-align: right; }
 thead th { font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--line); vertical-align: bottom; }
 thead th.group { color: var(--ink); }
 tbody th { font-weight: 600; }
+tbody .long { white-space: normal; min-width: 16em; }
 tbody th.long { font-weight: 400; white-space: normal; min-width: 11em; }
 tbody tr:nth-child(even) { background: var(--stripe); }
 .first { border-left: 1px solid var(--line); }
@@ -111,11 +112,11 @@ def _table(table: blocks.Table) -> str:
         cells = []
         for column, cell in enumerate(row):
             text = html.escape(cell.text, quote=False)
+            long = "long" if len(cell.text) > LONGEST else ""
             if column < table.stub:
-                long = "long" if len(cell.text) > LONGEST_NAME else ""
                 cells.append(f'<th{_classes(long)} scope="row">{text}</th>')
             else:
-                cells.append(f"<td{_classes(number(column), cell.kind, first(column))}>{text}</td>")
+                cells.append(f"<td{_classes(number(column), cell.kind, first(column), long)}>{text}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return "\n".join([*lines, "</tbody></table></div>"])
 

@@ -9,6 +9,7 @@ import json
 import re
 import tomllib
 
+import numpy as np
 import pytest
 
 from hl_jax import evaluation
@@ -176,7 +177,7 @@ def test_peer_stands_beside_dqn(full):
 
 def test_shortfalls_are_listed(full):
     made, _ = full
-    texts = [entry["text"] for entry in made["shortfalls"]]
+    texts = [entry["text"] for entry in made["shortfalls"] if entry["kind"] != "beyond"]
     assert "Table V, A/Min: 1 of 3 seeds decide worse (seed 1)." in texts
     assert "Table VI, 5 users, Max: hybrid needs a median of 7,000 steps, over the paper's 6,000." in texts
     assert "Table VI, 3 users, 85%: 2 of 3 seeds of q_learning never got there in 10,000 steps (seed 1, 2)." in texts
@@ -184,10 +185,40 @@ def test_shortfalls_are_listed(full):
     assert len(texts) == 4
 
 
+def test_what_factored_shows_is_read_from_its_records(tmp_path, monkeypatch):
+    records, out = tmp_path / "factored", tmp_path / "out"
+    records.mkdir()
+    out.mkdir()
+    monkeypatch.setattr(report_collect, "FACTORED", records)
+    assert build([MIN], out)["beyond"] == {"rows": [], "users": [], "commits": []}
+
+    def line(users, steps):
+        reached = [step for step in steps if step is not None]
+        counts = {"median": float(np.median(reached)), "succeeded": len(reached), "seeds": len(steps)}
+        return {"users": users, "steps": steps, "steps_to_optimal": counts, "worst": max(reached)}
+
+    for name, lines in (("users", [line(1, [2, 3, 4]), line(50, [1, None, 5])]), ("noise10", [line(5, [14, 15, 16])])):
+        (records / f"{name}.json").write_text(json.dumps({"lines": lines, "commit": "abc"}), encoding="utf-8")
+    made = build([MIN], out)
+    assert {row["title"]: row["met"] for row in made["beyond"]["rows"]} == {
+        "the same at 10 % noise": True,
+        "1 to 100 devices at 85 %": False,
+    }
+    assert [entry["text"] for entry in made["shortfalls"] if entry["kind"] == "beyond"] == [
+        "factored, 1 to 100 devices at 85 %: medians 3 to 3, worst seed 5, 5 of 6 succeed "
+        "(bar: more devices make learning no dearer)."
+    ]
+    report.write(made, out)
+    shown = (out / "report.md").read_text(encoding="utf-8")
+    assert "✓ medians 15 to 15, worst seed 16, 3 of 3 succeed" in shown
+    assert "](users.png)" in shown
+    assert (out / "users.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_art_off_by_more_than_three_percent_is_listed(tmp_path):
     made = fake.unit("D", 5, "Min", "hybrid", "5")
     fake.write_units(tmp_path, [made], lambda *_: 1000)
-    (entry,) = build([made], tmp_path)["shortfalls"]
+    (entry,) = [entry for entry in build([made], tmp_path)["shortfalls"] if entry["kind"] != "beyond"]
     assert entry["kind"] == "art"
     assert re.search(
         r"D/Min: ART is 151\.\d+ ms, -4\.\d % off the printed 158\.53 \(a row that contradicts", entry["text"]
@@ -251,7 +282,7 @@ def test_page_needs_nothing_else(full):
     assert all(reference.startswith("data:") for reference in embedded)
     assert not re.search(r"https?://|@import|url\(|<script|\bon\w+=", re.sub(r"base64,[^\"]+", "", text))
     pictures = [reference for reference in embedded if reference.startswith("data:image/png;base64,")]
-    assert len(pictures) == 4  # two pictures, light and dark
+    assert len(pictures) == 6  # three pictures, light and dark
     assert all(base64.b64decode(one.partition(",")[2]).startswith(b"\x89PNG") for one in pictures)
     assert page.tables
     assert all("scroll" in classes for classes in page.tables)
