@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from launch.beyond_bars import DECISION_MS
 from launch.errors import InputError
 from launch.plots import BAND, LINE, TRUTH, plt, png
 
@@ -94,7 +95,7 @@ def decision_times(lines: list[dict[str, Any]]) -> bytes:
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     users = [line["users"] for line in lines]
     axes.plot(users, [line["cpu_ms"] for line in lines], color=LINE, marker="o", lw=2, label="one decision, one core")
-    axes.plot([5, 50, 100], [3, 10, 40], color=TRUTH, marker="_", ms=16, mew=2, ls="", label="bar")
+    axes.plot(list(DECISION_MS), list(DECISION_MS.values()), color=TRUTH, marker="_", ms=16, mew=2, ls="", label="bar")
     axes.set_yscale("log")
     axes.set_xlabel("devices")
     axes.set_ylabel("computing time of one decision (ms)")

@@ -194,7 +194,7 @@ def draw(report: dict[str, Any]) -> dict[str, Picture]:
             picture,
             picture,
             "Steps to optimal against the number of devices, all agents",
-            "At 85 %: dotted lines are the paper's; the band reaches from the first seed to the last.",
+            "At 85 %. Dotted lines are the paper's. The band, first seed to last, ends where one never got there.",
             640,
         )
     return found

@@ -206,7 +206,7 @@ def test_what_factored_shows_is_read_from_its_records(tmp_path, monkeypatch):
     }
     assert [entry["text"] for entry in made["shortfalls"] if entry["kind"] == "beyond"] == [
         "factored, 1 to 100 devices at 85 %: medians 3 to 3, worst seed 5, 5 of 6 succeed "
-        "(bar: more devices make learning no dearer)."
+        "(bar: more devices make learning no dearer: no median above those of up to five devices, all succeed)."
     ]
     report.write(made, out)
     shown = (out / "report.md").read_text(encoding="utf-8")

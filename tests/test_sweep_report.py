@@ -202,6 +202,8 @@ def test_the_same_training_under_two_names_isn_t_compared(tmp_path):
     report = build(tmp_path, points, axes)
     assert verdict(report, "gamma=0.2", "gamma=0.20")["verdict"] == "the same settings"
     assert verdict(report, "gamma=0.2", "gamma=0.3")["verdict"] == "undecided"
+    tiles = {tile.label: tile.value for tile in sweep_document.page(report).tiles}
+    assert tiles["runs got to the optimum for good"] == "10 of 10"
 
 
 def test_a_partial_sweep_says_so(tmp_path):

@@ -29,7 +29,7 @@ REACH = 4.0  # most by which a step may change a multiplier, in temperatures
 class Problem:
     """One occupancy: the cost of every choice, and what the accuracies must add up to."""
 
-    cost: chex.Array  # [C, N] ms; BIG where the choice is impossible. Choices first: what is summed over is vectorised
+    cost: chex.Array  # [C, N] ms; BIG where the choice is impossible. Devices last: the long axis is the fast one
     accuracy: chex.Array  # [C] fraction of the pool's range
     need: chex.Array  # [] least sum of `accuracy`
     counts: chex.Array  # [2] tasks at edge and cloud

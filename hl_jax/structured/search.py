@@ -62,8 +62,8 @@ class _Tree:
 class _Places:
     """What a device at one place of each occupancy's order may do, and what may still happen after it.
 
-    Of three numbers the first is of tasks at the edge, the second of tasks at the cloud, the third of accuracy. They
-    and the occupancies come first wherever arrays are combined: axes of three or so aren't vectorised.
+    Of three numbers the first is of tasks at the edge, the second of tasks at the cloud, the third of accuracy. Their
+    axis comes first, since XLA on a CPU is slow along a last axis of three.
     """
 
     choice: chex.Array  # [P, T] the T most promising choices
@@ -156,8 +156,11 @@ def _repair(missing: chex.Array, later: chex.Array, add: chex.Array, drop: chex.
 def _branch(
     tree: _Tree, units: chex.Array, width: int, k: int, beam: _Beam, item: tuple[chex.Array, _Places]
 ) -> tuple[_Beam, Any]:
-    """Every partial joint action takes each choice for its next device. Also returns parents [B] and choices [B]."""
-    remaining, here = item  # devices after this one
+    """Every partial joint action takes each choice for its next device; `item` is how many follow it, and its place.
+
+    Also returns parents [B] and choices [B].
+    """
+    remaining, here = item
     models = units.shape[0] - 2
     users = tree.order.shape[1]
     kept_complete = min(k + 7, width // 2)
