@@ -160,23 +160,23 @@ def _finite(value: float) -> float | None:
     return round(value, 4) if np.isfinite(value) else None
 
 
-Pair = dict[str, Any]  # what is compared, and its strata under "strata"
+Pair = dict[str, Any]  # what is compared, its strata under "strata", and whose runs these are under "trainings"
 
 
 def _strata(
     results: Results, cells: Sequence[tuple[tuple[Assignment, Assignment], tuple[Assignment, Assignment]]]
-) -> tuple[list[comparison.Stratum], bool]:
-    """Steps of both sides in each cell that both have runs in, and whether any cell's sides differ at all."""
-    found, differ = [], False
+) -> tuple[list[comparison.Stratum], set[tuple[str, str]]]:
+    """Steps of both sides in each cell that both have runs in, and the names of all trainings whose sides differ."""
+    found, trainings = [], set()
     for one, other in cells:
-        names = [results.names.get((label(setting), label(task))) for setting, task in (one, other)]
-        if None in names or names[0] == names[1]:
+        first, second = (results.names.get((label(setting), label(task))) for setting, task in (one, other))
+        if first is None or second is None or first == second:
             continue  # the same training says nothing about a difference
-        differ = True
+        trainings.add((first, second))
         runs = [results.of(*one), results.of(*other)]
         if all(runs):
             found.append((steps_of(runs[0]), steps_of(runs[1])))
-    return found, differ
+    return found, trainings
 
 
 def axis_pairs(results: Results) -> list[Pair]:
@@ -191,7 +191,7 @@ def axis_pairs(results: Results) -> list[Pair]:
                 if setting.get(axis) == first
                 for task in results.tasks
             ]
-            strata, differ = _strata(results, cells)
+            strata, trainings = _strata(results, cells)
             pairs.append(
                 {
                     "kind": "axis",
@@ -199,21 +199,22 @@ def axis_pairs(results: Results) -> list[Pair]:
                     "first": f"{axis}={_short(axis, first)}",
                     "second": f"{axis}={_short(axis, second)}",
                     "strata": strata,
-                    "differ": differ,
+                    "trainings": trainings,
                 }
             )
     return pairs
 
 
-def setting_pairs(results: Results) -> list[Pair]:
-    """The first setting with each of the others, tasks as strata."""
+def setting_pairs(results: Results, seen: Sequence[Pair]) -> list[Pair]:
+    """The first setting with each of the others, tasks as strata; less those whose very runs `seen` compares."""
     base, *others = results.settings
     pairs = []
     for other in others:
-        strata, differ = _strata(results, [((base, task), (other, task)) for task in results.tasks])
-        pairs.append(
-            {"kind": "setting", "first": label(base), "second": label(other), "strata": strata, "differ": differ}
-        )
+        strata, trainings = _strata(results, [((base, task), (other, task)) for task in results.tasks])
+        swapped = {(second, first) for first, second in trainings}
+        if not strata or not any(pair["trainings"] in (trainings, swapped) for pair in seen):
+            names = {"kind": "setting", "first": label(base), "second": label(other)}
+            pairs.append({**names, "strata": strata, "trainings": trainings})
     return pairs
 
 
@@ -227,7 +228,7 @@ def comparisons(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
         row = {name: pair.get(name) for name in ("kind", "axis", "first", "second")}
         row |= {"tasks": len(strata), "seeds": [sum(len(stratum[side]) for stratum in strata) for side in (0, 1)]}
         if not strata:
-            rows.append({**row, "verdict": "not run" if pair["differ"] else SAME})
+            rows.append({**row, "verdict": "not run" if pair["trainings"] else SAME})
             continue
         found = next(verdicts)
         row |= {
@@ -302,7 +303,8 @@ def build(plan: Sequence[Point], folder: pathlib.Path, compare: bool = True) -> 
     results = Results(plan, folder)
     pairs: list[Pair] = []
     if compare:
-        pairs = axis_pairs(results) + (setting_pairs(results) if len(results.compared) > 1 else [])
+        pairs = axis_pairs(results)
+        pairs += setting_pairs(results, pairs) if len(results.compared) > 1 else []
     return {
         "compared": results.compared,
         "tasks": [label(task) for task in results.tasks],

@@ -22,6 +22,9 @@ from launch.sweep_plan import Unit
 from launch.sweep_worker import Reply, Task
 
 ROOT = pathlib.Path(__file__).parent.parent
+# XLA sizes its pool of threads by this. With more than one they look for work all the time, and take it from the
+# workers beside: units then take 1.6 times as long.
+ONE_THREAD = {"NPROC": "1"}
 MOST_LOSSES = 5  # workers that may die over one unit before it is given up
 PATIENCE_S = 60.0  # for a worker that was interrupted, to checkpoint
 
@@ -60,33 +63,33 @@ class Waiting:
         self._left: dict[str, list[Unit]] = {}
         self._touched: set[str] = set()
         for unit in units:
-            self._left.setdefault(unit.point, []).append(unit)
+            self._left.setdefault(unit.program, []).append(unit)
 
     def take(self, last: str | None) -> Unit | None:
-        """The next unit for a worker whose last one was of the point `last`; None when all are done.
+        """The next unit for a worker whose last one ran the program `last`; None when all are done.
 
-        It stays with its point, whose program it has compiled; then takes one that nobody has begun; and at the end
-        helps where most is left, or waits, for a worker may die and leave its unit.
+        It stays with the program that it has compiled; then takes one that nobody has begun; and at the end helps where
+        most is left, or waits, for a worker may die and leave its unit.
         """
         with self._lock:
             self._lock.wait_for(lambda: self._left or self.over())
             if self.over():
                 return None
-            fresh = [point for point in self._left if point not in self._touched]
+            fresh = [program for program in self._left if program not in self._touched]
             if last in self._left:
-                point = last
+                program = last
             else:
-                point = fresh[0] if fresh else max(self._left, key=lambda name: len(self._left[name]))
-            self._touched.add(point)
-            unit = self._left[point].pop(0)
-            if not self._left[point]:
-                del self._left[point]
+                program = fresh[0] if fresh else max(self._left, key=lambda name: len(self._left[name]))
+            self._touched.add(program)
+            unit = self._left[program].pop(0)
+            if not self._left[program]:
+                del self._left[program]
             return unit
 
     def put_back(self, unit: Unit) -> None:
         """For a unit whose worker died."""
         with self._lock:
-            self._left.setdefault(unit.point, []).insert(0, unit)
+            self._left.setdefault(unit.program, []).insert(0, unit)
             self._lock.notify_all()
 
     def count_done(self) -> None:
@@ -142,7 +145,7 @@ def run_all(
                     waiting.put_back(unit)
                     continue
                 reply = Reply(error=f"{MOST_LOSSES} workers died over it; the last one: {error}")
-            last = unit.point
+            last = unit.program
             with telling:
                 done(unit, reply)
             waiting.count_done()
@@ -185,7 +188,7 @@ class ProcessSlot:
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         stderr=log,
-                        env={**os.environ, "PYTHONPATH": path},
+                        env={**os.environ, **ONE_THREAD, "PYTHONPATH": path},
                         # Ctrl-C on a terminal reaches the sweep alone, which passes it on once.
                         start_new_session=True,
                     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from absl import flags
@@ -73,6 +74,7 @@ class Unit:
 
     point: str  # its point's name
     settings: Settings  # with this unit's seeds
+    program: str  # the same for units that run the same compiled program
 
     @property
     def folder(self) -> str:
@@ -96,6 +98,14 @@ class Point:
         scenario = self.settings.scenario
         return f"{scenario.name}-{scenario.users}-{self.settings.constraint}-{self.settings.agent}-{digest}"
 
+    @property
+    def program(self) -> str:
+        """Names the compiled program; the environment is its argument, so scenarios and constraints share it."""
+        chosen = self.settings
+        scenario = chosen.scenario
+        parts = (chosen.agent, chosen.config, chosen.lanes, scenario.users, scenario.choices, bool(scenario.dynamics))
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
     def units(self) -> list[Unit]:
         """Aligned blocks of `lanes` seeds, so that more seeds add blocks and change none.
 
@@ -103,11 +113,9 @@ class Point:
         """
         lanes, seeds = self.settings.lanes, self.settings.seeds
         blocks = range(seeds[0] // lanes, seeds[-1] // lanes + 1)
-        name = self.name
-        return [
-            Unit(name, dataclasses.replace(self.settings, seeds=tuple(range(block * lanes, (block + 1) * lanes))))
-            for block in blocks
-        ]
+        own = [tuple(range(block * lanes, (block + 1) * lanes)) for block in blocks]
+        name, program = self.name, self.program
+        return [Unit(name, dataclasses.replace(self.settings, seeds=some), program) for some in own]
 
 
 def point(assignment: Assignment) -> Point:
@@ -144,7 +152,7 @@ def points(assignments: Sequence[Assignment]) -> list[Point]:
 
 
 def all_units(plan: Sequence[Point]) -> list[Unit]:
-    """Every unit of a sweep once, a point's side by side: they share a compiled program."""
+    """Every unit of a sweep once, a point's side by side."""
     found: dict[str, Unit] = {}
     for one in plan:
         for unit in one.units():

@@ -17,7 +17,7 @@ from typing import Any
 from launch import provenance
 from launch.checkpoints import write_atomically
 from launch.errors import InputError
-from launch.sweep_local import WorkerLost
+from launch.sweep_local import ONE_THREAD, WorkerLost
 from launch.sweep_plan import Unit
 from launch.sweep_worker import Reply, Task, work
 
@@ -62,7 +62,8 @@ class RaySlot:
 
     def ready(self) -> bool:
         if self._actor is None:
-            self._actor = self._ray.remote(num_cpus=1, max_restarts=0)(Worker).remote()
+            own = self._ray.remote(num_cpus=1, max_restarts=0, runtime_env={"env_vars": ONE_THREAD})(Worker)
+            self._actor = own.remote()
             self._about = self._actor.about.remote()
         if self._about is None:
             return True

@@ -173,17 +173,17 @@ def units(*names: str) -> list[Unit]:
         def __init__(self, seed: int) -> None:
             self.seeds = (seed,)
 
-    return [Unit(name.split(".")[0], Settings(int(name.split(".")[1]))) for name in names]  # type: ignore[arg-type]
+    return [Unit(name[0], Settings(int(name[2:])), name[0]) for name in names]  # type: ignore[arg-type]
 
 
-def test_a_worker_stays_with_its_point_then_begins_another_then_helps():
+def test_a_worker_stays_with_its_program_then_begins_another_then_helps():
     waiting = sweep_local.Waiting(units("a.0", "a.1", "a.2", "a.3", "b.0", "b.1", "b.2"))
     took = []
     last: dict[str, str | None] = {"one": None, "two": None}
     for worker in ("one", "two", "one", "two", "two", "two", "one"):
         unit = waiting.take(last[worker])
         assert unit is not None
-        last[worker] = unit.point
+        last[worker] = unit.program
         took.append(unit.folder)
     assert took == [*("a/seed-0000", "b/seed-0000", "a/seed-0001", "b/seed-0001", "b/seed-0002"), *took[5:]]
     assert took[5:] == ["a/seed-0002", "a/seed-0003"]

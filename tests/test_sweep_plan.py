@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import pytest
 from absl import flags
 
 from hl_jax.agents.q_learning import QLearningConfig
-from launch import sweep_axes, sweep_plan
+from launch import agents, sweep_axes, sweep_plan
 from launch.errors import InputError
 from launch.sweep_axes import Axis, Grid
 from tests.builders import SCENARIOS
@@ -140,6 +142,23 @@ def test_other_trainings_have_other_names(axis):
         (other,) = points(**({"gamma": "0.2"} if axis == "lanes" else {axis: "1" if axis == "users" else "0.1"}))
     (one,) = points(gamma="0.2")
     assert one.name != other.name
+
+
+def test_units_of_one_program_are_those_of_one_agent_and_one_size():
+    """Against what JAX compiles for: the agent itself, and the shapes of the environment's arrays."""
+    found = points(
+        scenario=f"{SCENARIOS / 'expA.toml'},{SCENARIOS / 'expD.toml'}", users="2,3", constraint="80,Max", gamma="0,0.1"
+    )
+    programs: dict[str, list[object]] = {}
+    for one in found:
+        chosen = one.settings
+        params = agents.make_params(chosen.config, chosen.scenario)
+        agent = agents.make_agent(chosen.agent, chosen.config, chosen.scenario)
+        programs.setdefault(one.program, []).append((agent, [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]))
+    assert [len(same) for same in programs.values()] == [4] * 4  # two scenarios and two constraints each
+    assert all(same[0] == other for same in programs.values() for other in same)
+    firsts = [same[0] for same in programs.values()]
+    assert all(one != other for number, one in enumerate(firsts) for other in firsts[:number])
 
 
 def folders(seeds: int, first: int = 0, lanes: int = 1) -> list[str]:

@@ -206,6 +206,21 @@ def test_the_same_training_under_two_names_isn_t_compared(tmp_path):
     assert tiles["runs got to the optimum for good"] == "10 of 10"
 
 
+def test_the_same_runs_are_compared_once(tmp_path):
+    """Two axes, each varied alone around a first setting that is in both grids."""
+    flags.FLAGS.mark_as_parsed()
+    made = [sweep_axes.axis(name, text) for name, text in (("k_best", "300,30"), ("gamma", "0,0.3,0.2"))]
+    with sweep_plan.given(BASE | {"seeds": "5"}):
+        points = sweep_plan.points(sweep_axes.grid_assignments([Grid((axis,)) for axis in made]))
+    write(points, tmp_path, lambda one, seed: 500 + seed)
+    pairs = [(row["first"], row["second"]) for row in build(tmp_path, points, tuple(made))["comparisons"]]
+    assert pairs == [
+        ("k_best=300", "k_best=30"),
+        *(("gamma=0", "gamma=0.3"), ("gamma=0", "gamma=0.2"), ("gamma=0.3", "gamma=0.2")),
+        ("k_best=300", "gamma=0"),
+    ]
+
+
 def test_a_partial_sweep_says_so(tmp_path):
     points, axes = plan(5, gamma="0.1,0.2,0.3")
     write(points[:2], tmp_path, lambda one, seed: 500 + seed)
