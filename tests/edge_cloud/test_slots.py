@@ -9,9 +9,11 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_cloud.runtime import Inference
-from edge_cloud.slots import NICENESS, Expired, Pacing, QueueFull, Slots
+from edge_cloud.slots import LONGEST_WAIT_MS, NICENESS, PACINGS, Expired, Pacing, QueueFull, Slots
 
 IMAGE = np.zeros((224, 224, 3), np.uint8)
 
@@ -137,6 +139,42 @@ def test_a_slot_is_held_as_paced(pacing, background, expected_ms):
         times.append(slots.run("d0", IMAGE, 20.0).compute_ms)
     slots.close()
     assert expected_ms <= min(times) < expected_ms + 40.0
+
+
+@given(
+    scale=st.floats(0.1, 100.0),
+    cpu_ms=st.floats(0.1, 50.0),
+    background=st.floats(0.0, 0.95),
+    mode=st.sampled_from(PACINGS),
+)
+def test_waiting_leaves_an_inference_its_time(scale, cpu_ms, background, mode):
+    pacing = Pacing(mode, scale, {"d0": cpu_ms})
+    wait = pacing.wait_ms("d0")
+    assert 0.0 <= wait <= LONGEST_WAIT_MS
+    if wait > 0.0:
+        assert mode == "calibrated"
+        assert wait + cpu_ms <= pacing.hold_ms("d0", cpu_ms, background)
+    elif mode == "calibrated":
+        assert scale <= 1.0
+
+
+def test_a_calibrated_inference_lets_messages_go_first_and_is_no_longer_held():
+    begun = []
+
+    class Watched(Stub):
+        def classify(self, image: np.ndarray) -> Inference:
+            begun.append(time.monotonic())
+            return super().classify(image)
+
+    stub = Watched(cpu_ms=1.0)
+    stub.go.set()
+    slots = open_slots(stub, pacing=Pacing("calibrated", 40.0, {"d0": 1.0}))
+    started = time.monotonic()
+    timed = slots.run("d0", IMAGE, 20.0)
+    ended = time.monotonic()
+    slots.close()
+    assert begun[0] - started >= LONGEST_WAIT_MS / 1000.0
+    assert 40.0 <= timed.compute_ms <= 1000.0 * (ended - started)
 
 
 def test_cores_work_side_by_side_and_busy_time_is_theirs():
