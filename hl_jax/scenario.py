@@ -89,6 +89,7 @@ class Timing:
     weak_cloud_offload_ms: float  # per task sent to a cloud behind a weak link
     busy_cpu_factor: float  # local computing beside a Busy device's background load
     busy_memory_factor: float  # computing on a node whose memory is Busy
+    weak_device_offload_ms: float = 0.0  # on top, per task that a device behind a weak link offloads
 
     def __post_init__(self) -> None:
         for index, value in enumerate(self.local_ms):

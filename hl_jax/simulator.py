@@ -57,6 +57,7 @@ class EnvParams:
     occupancy: chex.Array  # [2, N+1] multiplier of share_ms by number of tasks
     task_load: chex.Array  # [2] utilization that one task adds over a monitor's window
     weak_device_ms: chex.Array
+    weak_device_offload_ms: chex.Array
     weak_edge_ms: chex.Array
     weak_offload_ms: chex.Array  # [2] per task through a weak edge, to a weak cloud
     busy_cpu_factor: chex.Array
@@ -122,6 +123,7 @@ def make_params(scenario: Scenario, penalty: Penalty = NO_PENALTY) -> EnvParams:
             share * np.array(cores) / [node.cores for node in nodes] / scenario.monitor_period_ms, jnp.float32
         ),
         weak_device_ms=jnp.float32(timing.weak_device_ms),
+        weak_device_offload_ms=jnp.float32(timing.weak_device_offload_ms),
         weak_edge_ms=jnp.float32(timing.weak_edge_ms),
         weak_offload_ms=jnp.array([timing.weak_edge_offload_ms, timing.weak_cloud_offload_ms], jnp.float32),
         busy_cpu_factor=jnp.float32(timing.busy_cpu_factor),
@@ -189,7 +191,8 @@ def response_ms(params: EnvParams, conditions: Conditions, action: chex.Array) -
     weak_links = jnp.cumsum(conditions.node_weak * params.weak_offload_ms)
     remote = params.node_ms + params.share_ms * sharing * slow + weak_links
     where_run = jnp.where(action == models, remote[0], jnp.where(action == models + 1, remote[1], local))
-    link = conditions.device_weak * params.weak_device_ms + conditions.node_weak[0] * params.weak_edge_ms
+    own_link = params.weak_device_ms + jnp.where(action >= models, params.weak_device_offload_ms, 0.0)
+    link = conditions.device_weak * own_link + conditions.node_weak[0] * params.weak_edge_ms
     return where_run + link
 
 

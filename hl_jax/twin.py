@@ -25,6 +25,7 @@ SHARED = (
     "cloud_alone",
     "cloud_share",
     "weak_device",
+    "weak_device_offload",
     "weak_edge",
     "weak_edge_offload",
     "weak_cloud_offload",
@@ -52,7 +53,7 @@ class Twin:
 
 
 def _row(scenario: Scenario, seen: Observation, device: int) -> np.ndarray:
-    """What one device's time under one joint action consists of: [l + 8] numbers of each parameter."""
+    """What one device's time under one joint action consists of: [l + 9] numbers of each parameter."""
     models, choice = len(scenario.pool.names), seen.action[device]
     local, shared = np.zeros(models), dict.fromkeys(SHARED, 0.0)
     if choice < models:
@@ -63,6 +64,7 @@ def _row(scenario: Scenario, seen: Observation, device: int) -> np.ndarray:
         shared[f"{name}_alone"] = 1.0
         # One task alone counts in `alone`; the reference is a node of these cores, so the numbers are the queue's.
         shared[f"{name}_share"] = float(simulator.queue_occupancy(np.arange(tasks + 1), node.cores)[-1]) - 1.0
+        shared["weak_device_offload"] = float(seen.weak_devices[device])
         shared["weak_edge_offload"] = float(seen.weak_edge)
         shared["weak_cloud_offload"] = float(seen.weak_cloud and name == "cloud")
     shared["weak_device"] = float(seen.weak_devices[device])
@@ -71,7 +73,7 @@ def _row(scenario: Scenario, seen: Observation, device: int) -> np.ndarray:
 
 
 def predicted_ms(scenario: Scenario, parameters: np.ndarray, seen: Observation) -> np.ndarray:
-    """Response times [N] that parameters [l + 8] give for an observation, ms."""
+    """Response times [N] that parameters [l + 9] give for an observation, ms."""
     return np.array([_row(scenario, seen, device) @ parameters for device in range(scenario.users)])
 
 
@@ -90,8 +92,12 @@ def fit(scenario: Scenario, observations: Sequence[Observation]) -> Twin:
     observations = [seen for seen in observations if np.isfinite(seen.response_ms).any(axis=0).all()]
     rows, times = [], []
     for seen in observations:
-        rows += [_row(scenario, seen, device) for device in range(scenario.users)]
-        times += np.nanmean(seen.response_ms, axis=0).tolist()
+        own = [_row(scenario, seen, device) for device in range(scenario.users)]
+        each = np.nanmean(seen.response_ms, axis=0)
+        rows += own
+        # Whoever comes last to a node waits the longest, and the model has their mean: the mean of what is predicted to
+        # be the same. Fitting each relative to itself would favour those who don't wait.
+        times += [float(each[[np.array_equal(row, other) for other in own]].mean()) for row in own]
     models = len(scenario.pool.names)
     names = (*scenario.pool.names, *SHARED)
     used = np.any(np.array(rows) != 0.0, axis=0) if rows else np.zeros(len(names), bool)
@@ -112,6 +118,7 @@ def fit(scenario: Scenario, observations: Sequence[Observation]) -> Twin:
         edge_reference_cores=scenario.edge.cores,
         cloud_reference_cores=scenario.cloud.cores,
         weak_device_ms=value["weak_device"],
+        weak_device_offload_ms=value["weak_device_offload"],
         weak_edge_ms=value["weak_edge"],
         weak_edge_offload_ms=value["weak_edge_offload"],
         # Where no cloud was weak: taken as a weak edge's.

@@ -57,6 +57,7 @@ _STATUS = {
     "edge_ms": _ANCHORED,
     "cloud_ms": _ANCHORED,
     "weak_device_ms": _FITTED,
+    "weak_device_offload_ms": "assumed: none, because one number for a weak device fits Table V",
     "weak_edge_ms": _FITTED,
     "weak_edge_offload_ms": _FITTED,
     "weak_cloud_offload_ms": "assumed: as for a weak edge, because no experiment has a weak cloud",

@@ -33,11 +33,17 @@ def read_inventory(path: str) -> inventories.Inventory:
 
 
 def planned_actions(users: int, models: int) -> list[tuple[int, ...]]:
-    """Every model on all devices at once; then 1 to N tasks on the edge, and on the cloud, beside the last model."""
-    local = [(model,) * users for model in range(models)]
-    edge = [(models,) * tasks + (models - 1,) * (users - tasks) for tasks in range(1, users + 1)]
-    cloud = [(models + 1,) * tasks + (models - 1,) * (users - tasks) for tasks in range(1, users + 1)]
-    return local + edge + cloud
+    """Every model on every device in turn; then 1 to N tasks on the edge, and on the cloud.
+
+    Devices run different models: on one machine, the same ones at once slow each other down more than is usual.
+    """
+    local = [tuple((first + device) % models for device in range(users)) for first in range(models)]
+    tiers = [
+        (tier,) * tasks + local[tasks % models][tasks:]
+        for tier in (models, models + 1)
+        for tasks in range(1, users + 1)
+    ]
+    return local + tiers
 
 
 def _say(text: str) -> None:

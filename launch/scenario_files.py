@@ -125,11 +125,12 @@ def load_calibration(path: str | pathlib.Path, pool: ModelPool) -> Calibration:
     """
     path = pathlib.Path(path)
     names = {field.name for field in dataclasses.fields(Timing)}
-    optional = {"about", "fit", "status", "noise", "contention"}
-    data = _keys(_read(path, "calibration"), path, "calibration", names, optional)
+    defaults = {field.name for field in dataclasses.fields(Timing) if field.default is not dataclasses.MISSING}
+    optional = {"about", "fit", "status", "noise", "contention"} | defaults
+    data = _keys(_read(path, "calibration"), path, "calibration", names - defaults, optional)
     # A calibration may time more models than this pool has.
     local = _keys(data["local_ms"], path, "local_ms", set(pool.names))
-    values = {name: data[name] for name in names}
+    values = {name: data[name] for name in names & data.keys()}
     values["local_ms"] = tuple(local[name] for name in pool.names)
     noise, contention = data.get("noise"), data.get("contention")
     if contention is not None and contention not in CONTENTION_FORMS:

@@ -26,6 +26,7 @@ TIMING = Timing(
     weak_cloud_offload_ms=50.0,
     busy_cpu_factor=2.0,
     busy_memory_factor=1.5,
+    weak_device_offload_ms=12.0,
 )
 DYNAMICS = Dynamics(
     device_busy=(0.1, 0.3),

@@ -75,6 +75,7 @@ def response_ms(scenario: Scenario, background: Background, action: Sequence[int
             time = remote_ms(scenario, background, choice - models, list(action).count(choice))
         if background.device_weak[device]:
             time += scenario.timing.weak_device_ms
+            time += scenario.timing.weak_device_offload_ms if choice >= models else 0.0
         if background.node_weak[0]:
             time += scenario.timing.weak_edge_ms
         times.append(time)

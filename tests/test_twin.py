@@ -54,6 +54,18 @@ def test_noise_is_found_and_averages_out():
     assert (made.timing.edge_ms, made.timing.cloud_ms) == pytest.approx((TIMING.edge_ms, TIMING.cloud_ms), rel=0.05)
 
 
+def test_times_of_a_queue_are_their_mean():
+    """First come, first served: two of three tasks on two cores take 300 ms, the third 500, whoever comes last."""
+    seen = [one for one in observe() if one.action not in [(3,) * USERS, (3, 3, 3, 4)]]
+    for last in range(3):
+        times = np.array([300.0, 300.0, 300.0, TIMING.local_ms[0]])
+        times[last] = 500.0
+        seen.append(Observation((3, 3, 3, 0), times[None], (False,) * USERS))
+    made = twin.fit(SCENARIO, seen)
+    assert (made.timing.edge_ms, made.timing.edge_share_ms) == pytest.approx((300.0, 200.0), rel=1e-3)
+    assert np.abs(made.error_percent).max() < 0.05
+
+
 def test_lost_requests_are_left_out():
     seen = observe(repeats=3)
     seen[0].response_ms[1, 2] = np.nan

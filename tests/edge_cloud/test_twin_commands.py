@@ -59,6 +59,16 @@ def test_a_fleet_that_is_measured_gives_its_own_times(played):
     assert fleet_profile.summary_of(made.error_percent)["worst"] < 0.1
 
 
+@pytest.mark.parametrize(("users", "models"), [(1, 8), (2, 3), (5, 8), (9, 8)])
+def test_every_device_runs_every_model_and_every_number_of_tasks_is_sent(users, models):
+    planned = fleet_profile.planned_actions(users, models)
+    assert all(len(action) == users for action in planned)
+    for device in range(users):
+        assert {action[device] for action in planned} >= set(range(models))
+    for tier in (models, models + 1):
+        assert {action.count(tier) for action in planned} == set(range(users + 1))
+
+
 def test_held_out_errors_are_those_of_the_prediction(played):
     nodes = {name: dataclasses.replace(getattr(SCENARIO, name), contention="queue") for name in ("edge", "cloud")}
     right = dataclasses.replace(SCENARIO, **nodes)
