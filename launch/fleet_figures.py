@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
+from matplotlib import ticker
 
 from launch import units
 from launch.adapter import RECORD
@@ -14,7 +15,7 @@ from launch.errors import InputError
 from launch.plots import BAND, LINE, TRUTH, plt, png
 
 COLOURS = (LINE, TRUTH, "#3f8f4f", "#8a5fa8", "#c08a2e")
-SMALLEST = 0.01  # %, of the regret axis
+LINEAR_TO = 1.0  # %, of the regret axis; a logarithm from there on
 
 
 def _measured(folder: pathlib.Path, decision: list[int], seed: int) -> np.ndarray:
@@ -102,7 +103,7 @@ def regret(runs: dict[str, pathlib.Path]) -> bytes:
         curves = []
         for seed in seeds:
             rows = table[table["seed"] == seed]
-            steps, values = rows["real_steps"], np.maximum(rows["regret_percent"].astype(float), SMALLEST)
+            steps, values = rows["real_steps"], rows["regret_percent"].astype(float)
             axes.plot(steps, values, color=colour, lw=0.7, alpha=0.35, drawstyle="steps-post")
             curves.append((steps, values))
         grid = np.unique(np.concatenate([steps for steps, _ in curves]))
@@ -110,7 +111,13 @@ def regret(runs: dict[str, pathlib.Path]) -> bytes:
         label = f"{name} ({len(seeds)} seeds)"
         axes.plot(grid, np.median(latest, axis=0), color=colour, lw=2.2, drawstyle="steps-post", label=label)
     axes.axhline(5.0, color="#888888", lw=1.0, ls=":", label="5 %")
-    axes.set_yscale("log")
+    axes.set_yscale("symlog", linthresh=LINEAR_TO)
+    top = max(axes.get_ylim()[1], 5.0)
+    ticks = [0.0, 0.5, *(digit * 10.0**power for power in range(5) for digit in (1, 2, 5))]
+    axes.set_yticks([tick for tick in ticks if tick <= top], minor=False)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    axes.set_ylim(-0.05, top)
     axes.set_xlabel("real steps on the fleet")
     axes.set_ylabel("regret of the greedy decision (%, twin's times)")
     axes.legend(frameon=False, fontsize=9)

@@ -41,7 +41,7 @@ class HybridConfig:
     suggest_sessions: int = option(2, "N_suggest, sessions of suggestion in an epoch at alpha 1", low=0)
     suggest_steps: int = option(3, "T_suggest, planning steps in a suggestion session", low=1)
     plan_sessions: int = option(500, "N_plan, planning minibatches in an epoch at alpha 1", low=0)
-    # With 30, D_plan holds some 200 joint actions, each with one noisy cost, and Q learns them by heart.
+    # 60 needs fewer steps, but can't tell decisions 0.3 % apart; 30 fails now and then (docs/ablations.md).
     k_best: int = option(300, "K, best predicted actions tried at each planning step; all where there are fewer", low=1)
     alpha_schedule: str = option("linear", "alpha over epochs: linear (epoch/N, the paper's), exp, or constant:VALUE")
     planning_step: str = option(
