@@ -100,10 +100,11 @@ class Point:
 
     @property
     def program(self) -> str:
-        """Names the compiled program; the environment is its argument, so scenarios and constraints share it."""
+        """Names the compiled program: an agent's, with the environment as argument, so that most scenarios share it."""
         chosen = self.settings
-        scenario = chosen.scenario
-        parts = (chosen.agent, chosen.config, chosen.lanes, scenario.users, scenario.choices, bool(scenario.dynamics))
+        agent = agents.make_agent(chosen.agent, chosen.config, chosen.scenario)
+        # A changing scenario is evaluated in more states, and sizes follow from the devices, which every agent knows.
+        parts = (agent, chosen.lanes, chosen.scenario.dynamics is not None)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def units(self) -> list[Unit]:

@@ -146,16 +146,16 @@ def test_other_trainings_have_other_names(axis):
 
 def test_units_of_one_program_are_those_of_one_agent_and_one_size():
     """Against what JAX compiles for: the agent itself, and the shapes of the environment's arrays."""
-    found = points(
-        scenario=f"{SCENARIOS / 'expA.toml'},{SCENARIOS / 'expD.toml'}", users="2,3", constraint="80,Max", gamma="0,0.1"
-    )
+    both = f"{SCENARIOS / 'expA.toml'},{SCENARIOS / 'expD.toml'}"
+    found = points(scenario=both, users="2,3", constraint="80,Max", gamma="0,0.1")
+    found += points(agent="factored", scenario=both, users="2,3", constraint="80,Max")  # made for its constraint
     programs: dict[str, list[object]] = {}
     for one in found:
         chosen = one.settings
         params = agents.make_params(chosen.config, chosen.scenario)
         agent = agents.make_agent(chosen.agent, chosen.config, chosen.scenario)
         programs.setdefault(one.program, []).append((agent, [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]))
-    assert [len(same) for same in programs.values()] == [4] * 4  # two scenarios and two constraints each
+    assert [len(same) for same in programs.values()] == [4] * 4 + [2] * 4
     assert all(same[0] == other for same in programs.values() for other in same)
     firsts = [same[0] for same in programs.values()]
     assert all(one != other for number, one in enumerate(firsts) for other in firsts[:number])
