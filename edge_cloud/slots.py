@@ -1,7 +1,8 @@
 """Core slots: as many inferences at once as a node has cores, first come, first served, from a bounded queue.
 
 Slower hardware is emulated by holding the slot: the model always runs for real, then the slot stays taken until
-`start + scale x CPU time` has passed. A background load slows what it shares the (emulated) core with.
+`start + scale x CPU time` has passed. Where that is known beforehand, it begins a little later than its hold, so that
+messages between the emulated nodes go first. A background load slows what it shares the (emulated) core with.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ class Slots:
 
     def _work(self, slot: int, pool: Mapping[str, Model]) -> None:
         if self.pacing.mode != "off" and sys.platform == "linux":  # where a thread has a priority of its own
-            # Emulated nodes share one machine. An inference has its whole hold to run in; messages mustn't wait for it.
+            # For the same reason as `Pacing.wait_ms`: an inference has its whole hold to run in.
             thread = threading.get_native_id()
             os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
         while (job := self._jobs.get()) is not None:

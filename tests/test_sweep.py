@@ -167,17 +167,18 @@ class FakeSlot:
 
 
 def units(*names: str) -> list[Unit]:
-    """Units as `point.seed`."""
+    """Units as `point.seed`; a point's first letter is its program."""
 
     class Settings:
         def __init__(self, seed: int) -> None:
             self.seeds = (seed,)
 
-    return [Unit(name[0], Settings(int(name[2:])), name[0]) for name in names]  # type: ignore[arg-type]
+    parts = [name.split(".") for name in names]
+    return [Unit(point, Settings(int(seed)), point[0]) for point, seed in parts]  # type: ignore[arg-type]
 
 
 def test_a_worker_stays_with_its_program_then_begins_another_then_helps():
-    waiting = sweep_local.Waiting(units("a.0", "a.1", "a.2", "a.3", "b.0", "b.1", "b.2"))
+    waiting = sweep_local.Waiting(units("a1.0", "a1.1", "b.0", "a2.0", "a2.1", "b.1", "b.2"))
     took = []
     last: dict[str, str | None] = {"one": None, "two": None}
     for worker in ("one", "two", "one", "two", "two", "two", "one"):
@@ -185,8 +186,9 @@ def test_a_worker_stays_with_its_program_then_begins_another_then_helps():
         assert unit is not None
         last[worker] = unit.program
         took.append(unit.folder)
-    assert took == [*("a/seed-0000", "b/seed-0000", "a/seed-0001", "b/seed-0001", "b/seed-0002"), *took[5:]]
-    assert took[5:] == ["a/seed-0002", "a/seed-0003"]
+    # Two points of one program count as one, wherever they stand.
+    assert took[:5] == ["a1/seed-0000", "b/seed-0000", "a1/seed-0001", "b/seed-0001", "b/seed-0002"]
+    assert took[5:] == ["a2/seed-0000", "a2/seed-0001"]
     for _ in range(7):
         waiting.count_done()
     assert waiting.take("a") is None
