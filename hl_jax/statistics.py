@@ -52,7 +52,13 @@ def bootstrap_interval(
 
 
 def summarize(values: Sequence[float | None]) -> dict[str, float | int | list[float | None] | None]:
-    """Median, IQM and their 95 % intervals of one task's seeds; None is a seed that never got there."""
+    """Median, IQM and their 95 % intervals of one task's seeds; None is a seed that never got there.
+
+    Where there is no seed at all, nothing is known: `None` throughout.
+    """
+    if not values:
+        none: dict[str, float | int | list[float | None] | None] = {"seeds": 0, "succeeded": 0}
+        return none | {"median": None, "median_interval": [None, None], "iqm": None, "iqm_interval": [None, None]}
     numbers = np.array([np.inf if value is None else float(value) for value in values])
 
     def plain(value: float) -> float | None:

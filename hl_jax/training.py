@@ -9,8 +9,9 @@ from typing import Any
 
 import chex
 import jax
+import jax.numpy as jnp
 
-from hl_jax import evaluation
+from hl_jax import evaluation, health
 from hl_jax.agents.world import Agent, Run, Totals, compiled_world
 from hl_jax.simulator import EnvParams, EnvState, Orchestration
 
@@ -24,6 +25,7 @@ class Report:
     totals: Totals
     learning: dict[str, chex.Array]  # the agent's own figures
     evaluation: evaluation.Evaluation
+    wrong: chex.Array  # [L] bool, as `health.names` names them; where any is set the run is as it was before
 
 
 def init(agent: Agent, seed: chex.Array, params: EnvParams) -> Run:
@@ -34,17 +36,23 @@ def init(agent: Agent, seed: chex.Array, params: EnvParams) -> Run:
 
 
 def epoch(agent: Agent, run: Run, plan: Any, params: EnvParams, starts: EnvState) -> tuple[Run, Report]:
-    """One epoch in the simulator, then greedy decisions from `starts` (leading axis E)."""
+    """One epoch in the simulator, then greedy decisions from `starts` (leading axis E).
+
+    An epoch after which the run can't go on (`health`) is reported and undone.
+    """
+    before = run
     run, learning = agent.epoch(compiled_world(Orchestration(), params), run, plan)
     seen = evaluation.evaluate(lambda obs: agent.decide(run.agent, obs), params, starts)
+    wrong = health.check(before, run, learning, seen.decisions)
     report = Report(
         real_steps=run.agent.real_steps,
         model_steps=run.agent.model_steps,
         totals=run.totals,
         learning=learning,
         evaluation=seen,
+        wrong=wrong,
     )
-    return run, report
+    return health.kept(~jnp.any(wrong), run, before), report
 
 
 def programs(agent: Agent) -> tuple[Any, Any]:

@@ -36,7 +36,7 @@ def measure(name: str, seeds: int) -> dict[str, Any]:
     row = ROWS[name]
     function = getattr(importlib.import_module(f"launch.{row.module}"), row.function)
     began = time.perf_counter(), time.process_time()
-    lines = function(seeds) if row.module == "beyond_rows" else function()
+    lines = function() if row.module == "beyond_search" else function(seeds)
     return {
         "row": name,
         "command": "python -m launch.beyond " + " ".join(sys.argv[1:]),
@@ -66,7 +66,7 @@ def table(measured: dict[str, dict[str, Any]]) -> str:
         met = "yes" if row.met(found["lines"]) else "**no**"
         parts.append(f"| `{name}` | {row.title} | {row.bar} | {row.result(found['lines'])} | {met} |")
     for name, found in measured.items():
-        columns = [key for key in found["lines"][0] if key not in ("steps", "users")]
+        columns = [key for key in found["lines"][0] if key not in ("steps", "users", "after")]
         parts += [
             "",
             f"## {name}",

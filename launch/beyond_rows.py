@@ -18,19 +18,22 @@ import numpy as np
 
 from hl_jax import evaluation, oracle, simulator, statistics, training
 from hl_jax.agents import factored
-from hl_jax.agents.world import Agent
+from hl_jax.agents.world import Agent, compiled_world
 from hl_jax.constraints import CONSTRAINTS, constraint_value
 from hl_jax.scenario import Device, Scenario
 from launch.agents import make_agent, make_params
+from launch.errors import RunError
 from launch.run_folder import is_optimal
 from launch.scenario_files import load_scenario
 
 SCENARIOS = pathlib.Path(__file__).parent.parent / "data" / "scenarios"
 CONFIG = factored.FactoredConfig()
 CHUNK = 20  # real steps in one call of a compiled program; runs are whole numbers of them
-STEPS = 2 * CHUNK  # of a run
+STEPS = 15 * CHUNK  # of a run: a hundred times as long as most decisions take to be optimal
 DRIFT_STEP = CHUNK  # real steps before the edge slows down
-DYNAMIC_STEPS = 5 * CHUNK
+EARLY_STEPS = {"dynamic": 5 * CHUNK, "sweep": 2 * CHUNK}  # when these are judged for the first time
+WATCHED = 3 * CHUNK  # real steps whose every decision is judged; later `SPARSE`
+SPARSE = 4
 FRESH_STATES = 1000
 EXPERIMENTS = "ABCD"
 
@@ -51,17 +54,15 @@ def scenario(name: str, constraint: str = "", **changes: Any) -> Scenario:
 
 
 @functools.cache
-def _agent(users: int, steps: int) -> Agent:
-    """One agent for all scenarios of a size, which share a pool: programs belong to it, constraints come with runs.
-
-    It remembers as many steps as it takes, so nothing is forgotten, and no time is spent on empty memory.
-    """
-    config = dataclasses.replace(CONFIG, memory=steps)
-    return make_agent("factored", config, scenario("hundred").with_users(users))
+def agent_for(users: int) -> Agent:
+    """One agent for all scenarios of a size, which share a pool: programs belong to it, constraints come with runs."""
+    return make_agent("factored", CONFIG, scenario("hundred").with_users(users))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _begin(agent: Agent, seeds: Any, params: Any) -> Any:
+def begin(agent: Agent, seeds: Any, params: Any) -> Any:
+    """Every seed's run (leading axis S) before its first step, each with its own scenario's arrays."""
+
     def one(seed: Any, params: simulator.EnvParams) -> Any:
         run = training.init(agent, seed, params)
         return dataclasses.replace(run, agent=run.agent.replace(constraint=params.constraint))
@@ -69,42 +70,64 @@ def _begin(agent: Agent, seeds: Any, params: Any) -> Any:
     return jax.vmap(one)(seeds, params)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _go_on(agent: Agent, runs: Any, params: Any) -> Any:
-    """`CHUNK` more epochs (a real step each) of every seed (leading axis S)."""
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def go_on(agent: Agent, runs: Any, params: Any, every: int = 1, states: int = 1) -> Any:
+    """`CHUNK` more epochs (a real step each) of every seed (leading axis S), judged after `every` of them.
+
+    Returns the runs, and of each judged step the evaluation (from so many `states`), the changes seen and whether
+    anything was wrong (`hl_jax.health`); of every step the cost that it was expected to have.
+    """
 
     def one(case: tuple[Any, simulator.EnvParams]) -> Any:
         run, params = case
-        starts = evaluation.start_states(jax.random.key(0), params, 1)
+        starts = evaluation.start_states(jax.random.key(0), params, states)
+        world = compiled_world(simulator.Orchestration(), params)
 
-        def epoch(run: Any, _: None) -> Any:
+        def unseen(run: Any, _: None) -> Any:
+            run, _learning = agent.epoch(world, run, ())
+            return run, run.totals.cost_ms
+
+        def judged(run: Any, _: None) -> Any:
+            run, costs = jax.lax.scan(unseen, run, None, length=every - 1)
             run, report = training.epoch(agent, run, (), params, starts)
-            return run, (report.evaluation, run.agent.changes)
+            costs = jnp.append(costs, report.totals.cost_ms)
+            return run, (report.evaluation, run.agent.changes, jnp.any(report.wrong), costs)
 
-        return jax.lax.scan(epoch, run, None, length=CHUNK)
+        return jax.lax.scan(judged, run, None, length=CHUNK // every)
 
     # Not `vmap`: one seed's arrays stay in a core's cache.
     return jax.lax.map(one, (runs, params))
 
 
-def _stack(scenarios: Sequence[Scenario]) -> simulator.EnvParams:
+def stack(scenarios: Sequence[Scenario]) -> simulator.EnvParams:
+    """Scenarios of a size as arrays with a leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *[make_params(CONFIG, one) for one in scenarios])
 
 
 def courses(cases: Sequence[Case], steps: int, change: int | None = None) -> tuple[Any, dict[str, np.ndarray]]:
     """Runs cases of one size; after step `change` their later scenario holds.
 
-    Returns the runs and, by case and step [S, T], ART (ms), feasibility and the changes that the agent has seen.
+    Returns the runs and the steps that were judged ([T]); of those, by case [S, T], ART (ms), feasibility and the
+    changes that the agent has seen.
+
+    Raises:
+      RunError: if anything in a run isn't finite.
     """
-    agent = _agent(cases[0].scenario.users, steps)
-    before, after = _stack([case.scenario for case in cases]), _stack([case.later or case.scenario for case in cases])
-    runs, parts = _begin(agent, jnp.array([case.seed for case in cases]), before), []
+    agent = agent_for(cases[0].scenario.users)
+    before, after = stack([case.scenario for case in cases]), stack([case.later or case.scenario for case in cases])
+    runs, parts = begin(agent, jnp.array([case.seed for case in cases]), before), []
+    at: list[int] = []
     for done in range(0, steps, CHUNK):
-        runs, part = _go_on(agent, runs, before if change is None or done < change else after)
-        parts.append(part)
-    seen, changes = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *parts)
+        every = 1 if done < WATCHED else SPARSE
+        runs, part = go_on(agent, runs, before if change is None or done < change else after, every)
+        parts.append(part[:3])
+        at += range(done + every, done + CHUNK + 1, every)
+    seen, changes, wrong = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *parts)
+    if wrong.any():
+        raise RunError(f"launch.beyond: expected finite runs, found {int(wrong.any(axis=1).sum())} that aren't")
     # The worst of each evaluation's decisions counts, as in a run's summary.
     return runs, {
+        "at": np.array(at),
         "art_ms": seen.art_ms.astype(np.float64).max(axis=(2, 3)),
         "feasible": seen.feasible.all(axis=(2, 3)),
         "changes": changes,
@@ -112,24 +135,27 @@ def courses(cases: Sequence[Case], steps: int, change: int | None = None) -> tup
 
 
 @functools.cache
-def _optimum_ms(asked: Scenario) -> float:
+def optimum_ms(asked: Scenario) -> float:
+    """The true optimum's response time."""
     return oracle.optimum(simulator.make_params(asked)).art_ms
 
 
-def steps_to_optimal(art_ms: np.ndarray, feasible: np.ndarray, optimum_ms: float) -> int | None:
-    """Real steps until one seed's decisions ([T] each) are optimal and stay so."""
+def steps_to_optimal(at: np.ndarray, art_ms: np.ndarray, feasible: np.ndarray, least_ms: float) -> int | None:
+    """Real steps until one seed's decisions ([T], judged after the steps `at`) are optimal and stay so."""
     rows = [
-        {"feasible": bool(fine), "regret_percent": 100.0 * (art / optimum_ms - 1.0)}
+        {"feasible": bool(fine), "regret_percent": 100.0 * (art / least_ms - 1.0)}
         for art, fine in zip(art_ms, feasible, strict=True)
     ]
     good = [is_optimal(row, evaluation.TOLERANCE) for row in rows]
-    return evaluation.first_lasting(range(1, len(good) + 1), good)
+    return evaluation.first_lasting([int(step) for step in at], good)
 
 
 def _summary(name: str, cases: Sequence[Case], seen: dict[str, np.ndarray], start: int = 0) -> dict[str, Any]:
-    """Steps to optimal of all cases, counted from step `start`, as one line of a row."""
+    """Steps to optimal of all cases, counted from step `start` (below `WATCHED`), as one line of a row."""
     steps = [
-        steps_to_optimal(art[start:], feasible[start:], _optimum_ms(case.later or case.scenario))
+        steps_to_optimal(
+            seen["at"][start:] - start, art[start:], feasible[start:], optimum_ms(case.later or case.scenario)
+        )
         for case, art, feasible in zip(cases, seen["art_ms"], seen["feasible"], strict=True)
     ]
     reached = [step for step in steps if step is not None]
@@ -220,12 +246,13 @@ def users(seeds: int) -> list[dict[str, Any]]:
 
 
 def dynamic(seeds: int) -> list[dict[str, Any]]:
-    """Conditions that change: regret of the greedy decision over fresh states, after `DYNAMIC_STEPS` real steps."""
+    """Conditions that change: regret of the greedy decision over fresh states, early on and at the end."""
     asked = scenario("dynamic")
-    agent = _agent(asked.users, DYNAMIC_STEPS)
-    runs, seen = courses([Case(seed, asked) for seed in range(seeds)], DYNAMIC_STEPS)
+    agent = agent_for(asked.users)
     params = simulator.make_params(asked)
     fresh = evaluation.start_states(jax.random.key(1), params, FRESH_STATES)
+    each = [jax.tree.map(lambda leaf, index=index: leaf[index], fresh.conditions) for index in range(FRESH_STATES)]
+    optima = np.array([oracle.brute_force(params, one).art_ms for one in each])
 
     @jax.jit
     def judge(states: Any) -> Any:
@@ -236,29 +263,33 @@ def dynamic(seeds: int) -> list[dict[str, Any]]:
 
         return jax.lax.map(lambda state: jax.lax.map(lambda start: one(state, start), fresh), states)
 
-    art, met = judge(runs.agent)
-    each = [jax.tree.map(lambda leaf, index=index: leaf[index], fresh.conditions) for index in range(FRESH_STATES)]
-    regret = 100.0 * (np.asarray(art, np.float64) / [oracle.brute_force(params, one).art_ms for one in each] - 1.0)
-    return [
-        {
-            "case": f"seed {seed}",
-            "mean_regret_percent": float(regret[seed].mean()),
-            "worst_regret_percent": float(regret[seed].max()),
-            "constraint_met": int(np.asarray(met)[seed].sum()),
-            "states": FRESH_STATES,
-            "changes_seen": int(seen["changes"][seed, -1]),
-        }
-        for seed in range(seeds)
-    ]
+    found = []
+    for steps in (EARLY_STEPS["dynamic"], STEPS):
+        runs, seen = courses([Case(seed, asked) for seed in range(seeds)], steps)
+        art, met = judge(runs.agent)
+        regret = 100.0 * (np.asarray(art, np.float64) / optima - 1.0)
+        found += [
+            {
+                "case": f"{steps} steps, seed {seed}",
+                "after": steps,
+                "mean_regret_percent": float(regret[seed].mean()),
+                "worst_regret_percent": float(regret[seed].max()),
+                "constraint_met": int(np.asarray(met)[seed].sum()),
+                "states": FRESH_STATES,
+                "changes_seen": int(seen["changes"][seed, -1]),
+            }
+            for seed in range(seeds)
+        ]
+    return found
 
 
 def sweep(seeds: int) -> list[dict[str, Any]]:
-    """Constraints from 72.8 to 89.9 in steps of 0.1, asked after `STEPS` real steps at 85."""
+    """Constraints from 72.8 to 89.9 in steps of 0.1, asked early on and at the end of runs at 85."""
     asked = scenario("expA", "85")
-    agent: Any = _agent(asked.users, STEPS)
-    runs, _ = courses([Case(seed, asked) for seed in range(seeds)], STEPS)
+    agent: Any = agent_for(asked.users)
     params = simulator.make_params(asked)
     wanted = np.round(np.arange(72.8, 89.95, 0.1), 1)
+    optimum = [optimum_ms(dataclasses.replace(asked, constraint=float(value))) for value in wanted]
 
     @jax.jit
     def judge(states: Any) -> Any:
@@ -270,20 +301,24 @@ def sweep(seeds: int) -> list[dict[str, Any]]:
         constraints = jnp.asarray(wanted, jnp.float32)
         return jax.lax.map(lambda state: jax.lax.map(lambda value: one(state, value), constraints), states)
 
-    art, met = judge(runs.agent)
-    optimum = [_optimum_ms(dataclasses.replace(asked, constraint=float(value))) for value in wanted]
-    regret = 100.0 * (np.asarray(art, np.float64) / optimum - 1.0)
-    return [
-        {
-            "case": f"seed {seed}",
-            "constraints": len(wanted),
-            "worst_regret_percent": float(regret[seed].max()),
-            "worst_at": float(wanted[regret[seed].argmax()]),
-            "over_one_percent": int((regret[seed] > 100.0 * evaluation.TOLERANCE).sum()),
-            "constraint_met": int(np.asarray(met)[seed].sum()),
-        }
-        for seed in range(seeds)
-    ]
+    found = []
+    for steps in (EARLY_STEPS["sweep"], STEPS):
+        runs, _ = courses([Case(seed, asked) for seed in range(seeds)], steps)
+        art, met = judge(runs.agent)
+        regret = 100.0 * (np.asarray(art, np.float64) / optimum - 1.0)
+        found += [
+            {
+                "case": f"{steps} steps, seed {seed}",
+                "after": steps,
+                "constraints": len(wanted),
+                "worst_regret_percent": float(regret[seed].max()),
+                "worst_at": float(wanted[regret[seed].argmax()]),
+                "over_one_percent": int((regret[seed] > 100.0 * evaluation.TOLERANCE).sum()),
+                "constraint_met": int(np.asarray(met)[seed].sum()),
+            }
+            for seed in range(seeds)
+        ]
+    return found
 
 
 def drift(seeds: int) -> list[dict[str, Any]]:
@@ -296,7 +331,7 @@ def drift(seeds: int) -> list[dict[str, Any]]:
         cases = [Case(seed, asked, dataclasses.replace(asked, timing=slower)) for seed in range(seeds)]
         _, seen = courses(cases, STEPS, change=DRIFT_STEP)
         line = _summary(f"{asked.name}/{constraint}", cases, seen, start=DRIFT_STEP)
-        old = seen["art_ms"][:, DRIFT_STEP] / _optimum_ms(cases[0].later or asked) - 1.0
+        old = seen["art_ms"][:, DRIFT_STEP] / optimum_ms(cases[0].later or asked) - 1.0
         line["noticed"] = int((seen["changes"][:, -1] > seen["changes"][:, DRIFT_STEP - 1]).sum())
         line["regret_after_one_step_percent"] = float(100.0 * np.median(old))
         found.append(line)

@@ -177,7 +177,7 @@ def decision_time(fleets: tuple[int, ...] = (1, 2, 5, 10, 20, 30, 50, 70, 100)) 
     lines = []
     for users in fleets:
         asked = scenario("hundred").with_users(users)
-        config = factored.FactoredConfig(memory=2 * EXPERIENCE)
+        config = factored.FactoredConfig()
         agent: Any = make_agent("factored", config, asked)
         params = make_params(config, asked)
         world = compiled_world(simulator.Orchestration(), params)

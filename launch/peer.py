@@ -136,10 +136,10 @@ def learn(chosen: Settings, seed: int, tell: Callable[[str], None]) -> list[dict
         def _row(self) -> dict[str, Any]:
             totals = types.SimpleNamespace(
                 steps=size,
-                cost_ms=sum(info["cost_ms"] for info in self.infos),
-                art_ms=sum(info["art_ms"] for info in self.infos),
-                infeasible=sum(not info["feasible"] for info in self.infos),
-                elapsed_ms=sum(max(info["response_ms"]) for info in self.infos),
+                cost_ms=np.mean([info["cost_ms"] for info in self.infos]),
+                art_ms=np.mean([info["art_ms"] for info in self.infos]),
+                infeasible=np.mean([not info["feasible"] for info in self.infos]),
+                elapsed_ms=np.mean([max(info["response_ms"]) for info in self.infos]),
             )
             seen = jax.device_get(judge())
             report = types.SimpleNamespace(

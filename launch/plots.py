@@ -38,6 +38,7 @@ def learning_curves(
 
     Where nobody knows the optimum (`oracle_art_ms` None), the response time of the greedy decision stands for regret.
     """
+    histories = {seed: rows for seed, rows in histories.items() if rows}
     end = min(rows[-1]["real_steps"] for rows in histories.values())
     start = max(rows[0]["real_steps"] for rows in histories.values())
     grid = np.linspace(start, end, 300)

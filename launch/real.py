@@ -25,13 +25,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax import oracle, simulator
+from hl_jax import health, oracle, simulator
 from hl_jax.agents.stepped import Stepped, host_world
 from hl_jax.agents.world import Run, Totals
 from launch import checkpoints, run_folder, stored, units
 from launch.adapter import RECORD, TestbedEnv, inventory_from
 from launch.agents import make_agent, make_params
-from launch.errors import InputError
+from launch.errors import InputError, RunError
 from launch.flags import Settings
 from launch.progress import Progress
 from launch.simulated import Simulation
@@ -64,6 +64,7 @@ class Seed:
     epoch: int = 0
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     seen: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # decision: how often, sum of ART (ms)
+    failure: run_folder.Failure | None = None  # why it learns no more; its last finite policy goes on deciding
 
 
 class RealRun:
@@ -91,6 +92,8 @@ class RealRun:
                 self.oracle = run_folder.Oracle(optima=(oracle.optimum(self.params),))
             except ValueError as error:
                 raise InputError(f"--calibration: {error}") from error
+        self._check = jax.jit(health.check)
+        self.failures: dict[int, run_folder.Failure] = {}
         self._donors = self._read_donors() if self.real.init_from else []
 
     def _read_donors(self) -> list[Any]:
@@ -151,10 +154,12 @@ class RealRun:
             seed.run, notes = checkpoints.load(path, seed.run, self.owner)
             seed.epoch, seed.rows, seed.seen = notes["epoch"], notes["rows"], notes["seen"]
             seed.before = tuple(notes["before"])
+            seed.failure = run_folder.Failure(**notes["failure"]) if notes["failure"] else None
         return seed
 
     def _save(self, seed: Seed) -> None:
         notes = {"epoch": seed.epoch, "rows": seed.rows, "seen": seed.seen, "before": list(seed.before)}
+        notes["failure"] = dataclasses.asdict(seed.failure) if seed.failure else None
         checkpoints.save(self._path(seed.number), seed.run, notes, self.owner)
 
     # -- Learning ---------------------------------------------------------------------------------------------------
@@ -177,15 +182,23 @@ class RealRun:
             for number in seeds:
                 seed = self.load(self.fresh(number, jnp.asarray(self.env.reset())))
                 progress.advance(seed.epoch, f"seed {number}")
-                while seed.epoch < self.agent.epochs:
+                while seed.epoch < self.agent.epochs and seed.failure is None:
                     self._advance(seed, progress)
-                if "measured" not in seed.rows[-1]:
+                if seed.failure is not None:
+                    self.failures[number] = seed.failure
+                if seed.rows and "measured" not in seed.rows[-1]:
                     self._measure(seed)
                 histories[number] = seed.rows
         return histories
 
     def _advance(self, seed: Seed, progress: Progress) -> None:
-        """One epoch, then a checkpoint."""
+        """One epoch, then a checkpoint.
+
+        Where the agent can't go on after it (`health`), it learns no more: its last finite policy is what is measured.
+
+        Raises:
+          RunError: if the fleet reports a response time that is none.
+        """
         started, lost, inside = time.monotonic(), 0, 0.0
         self.env.note = {"seed": seed.number, "epoch": seed.epoch + 1, "phase": "learn"}
 
@@ -195,6 +208,10 @@ class RealRun:
             joint = np.asarray(action)
             obs, _, _, _, info = self.env.step(joint)
             inside += time.monotonic() - began
+            times = info["response_ms"]
+            if not (np.isfinite(times) & (times > 0.0)).all():
+                where = f"seed {seed.number}, epoch {seed.epoch + 1}, step {int(env) + 1}"
+                raise RunError(f"response times: expected finite ones above 0 ms, found {times.tolist()} in {where}")
             lost += int(info["lost"].sum())
             kept = seed.seen.setdefault(" ".join(map(str, joint)), [0, 0.0])
             kept[0], kept[1] = kept[0] + 1, kept[1] + float(info["art_ms"])
@@ -203,8 +220,15 @@ class RealRun:
             return env + 1, jnp.asarray(obs), {name: jnp.asarray(info[name]) for name in names}
 
         world = host_world(step)
-        seed.run, learning = self._host.epoch(world, seed.run, self._host.plan(seed.epoch + 1))
-        seed.epoch += 1
+        before = seed.run
+        after, learning = self._host.epoch(world, before, self._host.plan(seed.epoch + 1))
+        decision = self._decide(after.agent, jnp.asarray(after.agent.obs, jnp.int32))
+        wrong = np.asarray(self._check(before, after, learning, decision))
+        if wrong.any():
+            seed.failure = run_folder.failure(seed.epoch + 1, after.agent, learning, wrong)
+            self._save(seed)
+            return
+        seed.run, seed.epoch = after, seed.epoch + 1
         wall = time.monotonic() - started
         extra = {name: float(value) for name, value in learning.items()} | {"lost_requests": lost, "wall_s": wall}
         seed.rows.append(self._row(seed, extra, wall - inside))
@@ -221,7 +245,6 @@ class RealRun:
     def _row(self, seed: Seed, learning: dict[str, float], compute_s: float) -> dict[str, Any]:
         """What an epoch showed: a row of metrics.csv and more. Where nothing is known, None."""
         totals, agent = seed.run.totals, seed.run.agent
-        steps = max(float(totals.steps), 1.0)
         decision = self._decide(agent, jnp.asarray(agent.obs, jnp.int32))
         joint = np.asarray(decision).tolist()
         count, sum_ms = seed.seen.get(" ".join(map(str, joint)), (0, 0.0))
@@ -236,10 +259,10 @@ class RealRun:
             "epoch": seed.epoch,
             "real_steps": int(agent.real_steps) - seed.before[0],
             "model_steps": int(agent.model_steps) - seed.before[1],
-            "train_art_ms": float(totals.art_ms) / steps,
-            "train_cost_ms": float(totals.cost_ms) / steps,
-            "infeasible_share": float(totals.infeasible) / steps,
-            "elapsed_s": float(totals.elapsed_ms) / 1000.0,
+            "train_art_ms": float(totals.art_ms),
+            "train_cost_ms": float(totals.cost_ms),
+            "infeasible_share": float(totals.infeasible),
+            "elapsed_s": int(totals.steps) * float(totals.elapsed_ms) / 1000.0,
             "art_ms": art,
             "accuracy": float(simulator.mean_accuracy(self.params, decision)),
             "feasible": bool(simulator.meets_constraint(self.params, decision)),

@@ -17,6 +17,7 @@ from launch import (
     report_html,
     report_markdown,
     report_plan,
+    units,
 )
 from launch.checkpoints import write_atomically
 from launch.report_plan import Unit, constraint_text
@@ -44,12 +45,12 @@ def shortfalls(report: dict[str, Any]) -> list[dict[str, Any]]:
     for row in report["table6"]["rows"]:
         place = f"Table VI, {row['users']} users, {constraint_text(row['constraint'])}"
         for agent, cell in row["agents"].items():
-            if cell["failed"]:
-                which = f"seed {', '.join(map(str, cell['failed']))}"
-                failed = f"{len(cell['failed'])} of {cell['seeds']} seeds"
+            if cell["never"]:
+                which = f"seed {', '.join(map(str, cell['never']))}"
+                never = f"{len(cell['never'])} of {cell['seeds']} seeds"
                 add(
                     "never",
-                    f"{place}: {failed} of {agent} never got there in {cell['budget_steps']:,} steps ({which}).",
+                    f"{place}: {never} of {agent} never got there in {cell['budget_steps']:,} steps ({which}).",
                 )
         hybrid = row["agents"].get("hybrid")
         if hybrid and hybrid["ratio"] is not None and hybrid["ratio"] > 1.0:
@@ -63,6 +64,8 @@ def shortfalls(report: dict[str, Any]) -> list[dict[str, Any]]:
             if gain and gain["ours"] is not None and gain["ours"] < gain["paper"]:
                 ratio = f"{agent} needs {gain['ours']:.1f} times hybrid's steps"
                 add("speed-up", f"{place}: {ratio}; in the paper {name} needs {gain['paper']:.1f} times.")
+    for folder, why in report["run"]["failed"].items():
+        add("failed", f"{folder} failed and counts nowhere: {why}.")
     for row in report["beyond"]["rows"]:
         if not row["met"]:
             add("beyond", f"factored, {row['title']}: {row['result']} (bar: {row['bar']}).")
@@ -99,6 +102,7 @@ def build(
             "commits": sorted({one["commit"] for one in made if one.get("commit")}),
             "versions": provenance.versions(),
             "machine": provenance.machine(),
+            "failed": units.failures({unit.folder: folder / "units" / unit.folder for unit in plan}),
             "wall_s": sum(one.get("wall_s", 0.0) for one in made),
             "peak_memory_gib": log["peak_memory_gib"],
         },

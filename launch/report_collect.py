@@ -49,11 +49,17 @@ def _ratio(value: float | None, other: float | None) -> float | None:
 
 
 def read_results(plan: Sequence[Unit], folder: pathlib.Path) -> Results:
-    """Summaries of the finished units."""
+    """Summaries of the finished units, of their whole seeds: one that failed says nothing of how many steps it takes.
+
+    A unit whose seeds all failed is none; `units.failures` tells of them.
+    """
     found = {}
     for unit in plan:
         summary = units.finished(folder / unit.folder)
-        if summary is not None:
+        if summary is None:
+            continue
+        summary["seeds"] = units.whole_seeds(summary)
+        if summary["seeds"]:
             found[unit.experiment, unit.users, unit.constraint, unit.agent] = summary
     return found
 
@@ -133,7 +139,7 @@ def _steps(summary: dict[str, Any], paper_steps: int) -> dict[str, Any]:
         "exact_median": summary["aggregate"]["steps_to_exact"]["median"],
         "exact_succeeded": summary["aggregate"]["steps_to_exact"]["succeeded"],
         "budget_steps": min(seed["real_steps"] for seed in summary["seeds"]),
-        "failed": [seed["seed"] for seed in summary["seeds"] if seed["steps_to_optimal"] is None],
+        "never": [seed["seed"] for seed in summary["seeds"] if seed["steps_to_optimal"] is None],
         "paper": paper_steps,
         "ratio": _ratio(ours["median"], paper_steps),
     }

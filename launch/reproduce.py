@@ -174,7 +174,9 @@ def main() -> int:
     for line in report.summary_lines(content):
         print(line)
     print(f"report: {out / 'report.html'} (also report.md, report.json)")
-    return 0
+    for folder, why in content["run"]["failed"].items():
+        print(f"failed: {folder}: {why}", file=sys.stderr)
+    return 1 if content["run"]["failed"] else 0
 
 
 if __name__ == "__main__":

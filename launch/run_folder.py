@@ -20,7 +20,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
-from hl_jax import evaluation, statistics
+from hl_jax import evaluation, health, statistics
 from hl_jax.oracle import Optimum
 from launch import plots
 from launch.checkpoints import replacing, write_atomically
@@ -53,6 +53,24 @@ class Oracle:
     @property
     def art_ms(self) -> float:
         return float(np.mean([optimum.art_ms for optimum in self.optima]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """Why a seed ended before its time."""
+
+    epoch: int  # the one after which it couldn't go on; all before it count
+    what: str
+
+    def line(self, agent: str, seed: int) -> str:
+        """For a person."""
+        return f"{agent}, seed {seed}, epoch {self.epoch}: {self.what}"
+
+
+def failure(epoch: int, agent: Any, learning: dict[str, Any], wrong: np.ndarray) -> Failure:
+    """What `health.check` found after one seed's epoch; `agent` is any state of that agent."""
+    names = health.names(agent, learning)
+    return Failure(epoch=epoch, what=health.described([name for name, flag in zip(names, wrong, strict=True) if flag]))
 
 
 def check_new(path: pathlib.Path) -> None:
@@ -97,16 +115,15 @@ def regret_percent(seen: evaluation.Evaluation, oracle: Oracle) -> float:
 def entry(seed: int, epoch: int, report: Any, oracle: Oracle, compute_s: float) -> dict[str, Any]:
     """One epoch of one seed as plain data (a row of metrics.csv and more)."""
     totals, seen = report.totals, report.evaluation
-    steps = max(float(totals.steps), 1.0)
     return {
         "seed": seed,
         "epoch": epoch,
         "real_steps": int(report.real_steps),
         "model_steps": int(report.model_steps),
-        "train_art_ms": float(totals.art_ms) / steps,
-        "train_cost_ms": float(totals.cost_ms) / steps,
-        "infeasible_share": float(totals.infeasible) / steps,
-        "elapsed_s": float(totals.elapsed_ms) / 1000.0,
+        "train_art_ms": float(totals.art_ms),
+        "train_cost_ms": float(totals.cost_ms),
+        "infeasible_share": float(totals.infeasible),
+        "elapsed_s": int(totals.steps) * float(totals.elapsed_ms) / 1000.0,
         "art_ms": float(np.mean(np.asarray(seen.art_ms)[:, -1])),
         "accuracy": float(np.mean(np.asarray(seen.accuracy)[:, -1])),
         "feasible": bool(np.all(np.asarray(seen.feasible))),
@@ -122,11 +139,31 @@ def is_optimal(row: dict[str, Any], tolerance: float) -> bool:
     return bool(row["feasible"]) and row["regret_percent"] is not None and row["regret_percent"] <= 100.0 * tolerance
 
 
-def seed_summary(rows: list[dict[str, Any]], oracle: Oracle | None, labels: tuple[str, ...]) -> dict[str, Any]:
-    """One seed's entry of summary.json. Without an oracle everything that needs one is null."""
-    steps, last = [row["real_steps"] for row in rows], rows[-1]
+# A seed whose first epoch already failed has no row: nothing is known of it.
+NO_ROW: dict[str, Any] = {
+    **dict.fromkeys(("art_ms", "accuracy", "feasible")),
+    "real_steps": 0,
+    "model_steps": 0,
+    "decision": [],
+}
+
+
+def seed_summary(
+    seed: int,
+    rows: list[dict[str, Any]],
+    oracle: Oracle | None,
+    labels: tuple[str, ...],
+    failure: Failure | None = None,
+) -> dict[str, Any]:
+    """One seed's entry of summary.json. Without an oracle everything that needs one is null.
+
+    A seed that failed never counts as optimal; the rest is what its last finite epoch showed.
+    """
+    steps, last = [row["real_steps"] for row in rows], rows[-1] if rows else NO_ROW
 
     def steps_to(tolerance: float) -> int | None:
+        if failure is not None:
+            return None
         return evaluation.first_lasting(steps, [is_optimal(row, tolerance) for row in rows])
 
     optimal = steps_to(evaluation.TOLERANCE)
@@ -135,7 +172,8 @@ def seed_summary(rows: list[dict[str, Any]], oracle: Oracle | None, labels: tupl
         return None if optimal is None else sum(row[name] for row in rows if row["real_steps"] <= optimal)
 
     return {
-        "seed": last["seed"],
+        "seed": seed,
+        "failed": None if failure is None else dataclasses.asdict(failure),
         "steps_to_optimal": optimal,
         "steps_to_exact": steps_to(evaluation.EXACT),
         "real_steps": last["real_steps"],
@@ -154,11 +192,16 @@ def seed_summary(rows: list[dict[str, Any]], oracle: Oracle | None, labels: tupl
 
 
 def summarize(
-    settings: Settings, env: str, histories: dict[int, list[dict[str, Any]]], oracle: Oracle | None
+    settings: Settings,
+    env: str,
+    histories: dict[int, list[dict[str, Any]]],
+    oracle: Oracle | None,
+    failures: dict[int, Failure],
 ) -> dict[str, Any]:
     """summary.json's content."""
     labels = settings.scenario.choice_labels()
-    seeds = [seed_summary(histories[seed], oracle, labels) for seed in settings.seeds]
+    seeds = [seed_summary(seed, histories[seed], oracle, labels, failures.get(seed)) for seed in settings.seeds]
+    whole = [seed for seed in seeds if seed["failed"] is None]  # a failed seed isn't a slow one
     return {
         "experiment": settings.scenario.name,
         "agent": settings.agent,
@@ -167,9 +210,10 @@ def summarize(
         "env": env,
         "seeds": seeds,
         "aggregate": {
-            "steps_to_optimal": statistics.summarize([seed["steps_to_optimal"] for seed in seeds]),
-            "steps_to_exact": statistics.summarize([seed["steps_to_exact"] for seed in seeds]),
-            "art_ms": plain_statistics.mean(seed["art_ms"] for seed in seeds),
+            "steps_to_optimal": statistics.summarize([seed["steps_to_optimal"] for seed in whole]),
+            "steps_to_exact": statistics.summarize([seed["steps_to_exact"] for seed in whole]),
+            "failed": len(seeds) - len(whole),
+            "art_ms": plain_statistics.mean(seed["art_ms"] for seed in whole) if whole else None,
             "oracle_art_ms": oracle.art_ms if oracle else None,
         },
     }
@@ -181,10 +225,11 @@ def write_results(
     env: str,
     histories: dict[int, list[dict[str, Any]]],
     oracle: Oracle | None,
+    failures: dict[int, Failure] | None = None,
     pictures: bool = True,
 ) -> dict[str, Any]:
     """Writes everything but checkpoints (without `pictures`, no curves and no events); returns the summary."""
-    summary = summarize(settings, env, histories, oracle)
+    summary = summarize(settings, env, histories, oracle, failures or {})
     rows = [row for seed in settings.seeds for row in histories[seed]]
     extra = sorted({name for row in rows for name in row["learning"]})
     table = io.StringIO()
@@ -194,7 +239,7 @@ def write_results(
         writer.writerow([row[name] for name in METRICS] + [row["learning"].get(name, "") for name in extra])
     write_atomically(path / "metrics.csv", table.getvalue().encode())
     write_atomically(path / "decisions.md", decisions_table(summary, settings, oracle).encode())
-    if pictures:
+    if pictures and any(histories.values()):
         _write_events(path, settings, histories)
         curves = plots.learning_curves(summary, histories, oracle.art_ms if oracle else None)
         write_atomically(path / "curves.png", curves)
@@ -243,8 +288,10 @@ def decisions_table(summary: dict[str, Any], settings: Settings, oracle: Oracle 
     for seed in summary["seeds"]:
         steps = "never" if seed["steps_to_optimal"] is None else str(seed["steps_to_optimal"])
         steps = steps if oracle is not None else "not known"
-        numbers = [f"{seed['art_ms']:.2f}", f"{seed['accuracy']:.2f}", steps]
-        rows.append([f"seed {seed['seed']}", summary["constraint"], *seed["decision"], *numbers])
+        steps = f"failed in epoch {seed['failed']['epoch']}" if seed["failed"] else steps
+        decision = seed["decision"] or [""] * len(names)
+        numbers = ["" if seed[name] is None else f"{seed[name]:.2f}" for name in ("art_ms", "accuracy")]
+        rows.append([f"seed {seed['seed']}", summary["constraint"], *decision, *numbers, steps])
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     title = f"# Experiment {summary['experiment']}, {summary['users']} users, {summary['agent']}"

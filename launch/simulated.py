@@ -56,6 +56,11 @@ class Group:
     run: Any
     epoch: int
     history: dict[int, list[dict[str, Any]]]
+    failures: dict[int, run_folder.Failure] = dataclasses.field(default_factory=dict)
+
+    def over(self, epochs: int) -> bool:
+        """Whether nothing is left to do: all epochs, or no seed that can go on."""
+        return self.epoch >= epochs or self.failures.keys() == self.history.keys()
 
 
 class Simulation:
@@ -71,6 +76,7 @@ class Simulation:
         self.oracle = self._solve()
         self._init, self._epoch = _programs(self.agent)  # type: ignore[arg-type]  # agents are frozen dataclasses
         self._stop = threading.Event()
+        self.failures: dict[int, run_folder.Failure] = {}
 
     def _solve(self) -> run_folder.Oracle:
         """The true optimum in every state that is evaluated."""
@@ -100,28 +106,40 @@ class Simulation:
                 group.run, notes = checkpoints.load(self._path(index), group.run, self.owner)
                 group.epoch = notes["epoch"]
                 group.history = {int(seed): rows for seed, rows in notes["history"].items()}
+                group.failures = {int(seed): run_folder.Failure(**one) for seed, one in notes["failures"].items()}
             found.append(group)
         return found
 
     def save(self, group: Group) -> None:
         """Checkpoints a group."""
-        notes = {"epoch": group.epoch, "history": group.history}
+        failures = {seed: dataclasses.asdict(one) for seed, one in group.failures.items()}
+        notes = {"epoch": group.epoch, "history": group.history, "failures": failures}
         checkpoints.save(self._path(group.index), group.run, notes, self.owner)
 
     def advance(self, group: Group) -> str:
-        """Runs one epoch of a group. Returns the numbers to watch."""
+        """Runs one epoch of a group. Returns the numbers to watch.
+
+        A seed that can't go on keeps its last state that could (`training.epoch`), and takes no further part.
+        """
         start = time.perf_counter()
         group.run, report = self._epoch(group.run, self.agent.plan(group.epoch + 1), self.params, self.starts)
         report = jax.tree.map(np.asarray, report)
         spent = (time.perf_counter() - start) / len(group.seeds)
         group.epoch += 1
+        failed, row = len(group.failures), None
         for lane, seed in enumerate(group.seeds):
-            if seed in group.history:
-                one = jax.tree.map(lambda leaf, lane=lane: leaf[lane], report)
-                group.history[seed].append(run_folder.entry(seed, group.epoch, one, self.oracle, spent))
-        if group.epoch % self.checkpoint_epochs == 0 or group.epoch == self.agent.epochs:
+            if seed not in group.history or seed in group.failures:
+                continue
+            one = jax.tree.map(lambda leaf, lane=lane: leaf[lane], report)
+            if one.wrong.any():
+                group.failures[seed] = run_folder.failure(group.epoch, group.run.agent, one.learning, one.wrong)
+            else:
+                row = run_folder.entry(seed, group.epoch, one, self.oracle, spent)
+                group.history[seed].append(row)
+        if group.epoch % self.checkpoint_epochs == 0 or group.over(self.agent.epochs) or len(group.failures) > failed:
             self.save(group)
-        row = next(iter(group.history.values()))[-1]
+        if row is None:
+            return "no seed of these can go on"
         regret = f"{row['regret_percent']:.1f} %" if row["feasible"] else "breaks the constraint"
         return f"steps {row['real_steps']}, ART {row['art_ms']:.1f} ms, regret {regret}"
 
@@ -131,7 +149,7 @@ class Simulation:
         Threads take the group that is least advanced, an epoch at a time, so that all cores stay busy to the end.
         """
         groups = self.groups()
-        waiting = [(group.epoch, group.index) for group in groups if group.epoch < self.agent.epochs]
+        waiting = [(group.epoch, group.index) for group in groups if not group.over(self.agent.epochs)]
         heapq.heapify(waiting)
         if waiting:
             # Once, not by every thread; and before the clock runs, because compiling is no learning.
@@ -148,7 +166,7 @@ class Simulation:
                 group = groups[index]
                 numbers = self.advance(group)
                 progress.advance(1, numbers)
-                if group.epoch < self.agent.epochs:
+                if not group.over(self.agent.epochs):
                     with lock:
                         heapq.heappush(waiting, (group.epoch, index))
 
@@ -168,4 +186,5 @@ class Simulation:
                 for group in groups:
                     self.save(group)
                 raise
+        self.failures = {seed: one for group in groups for seed, one in group.failures.items()}
         return {seed: rows for group in groups for seed, rows in group.history.items()}

@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from launch import errors, sweep_axes, sweep_collect, sweep_local, sweep_plan, sweep_report, sweep_search
+from launch import errors, sweep_axes, sweep_collect, sweep_local, sweep_plan, sweep_report, sweep_search, units
 from launch.errors import InputError
 from launch.sweep_axes import Assignment, Axis
 from launch.sweep_plan import Point
@@ -201,6 +201,7 @@ def main() -> int:
     if _REPORT_ONLY.value and len(unfinished(work, out)) == len(work):
         raise InputError(f"--report_only: expected finished units of this sweep, found none in {out}")
     axes = list({axis.name: axis for grid in grids for axis in grid.axes}.values())
+    sweep.failed |= units.failures({unit.folder: out / "units" / unit.folder for unit in work})
     report = sweep_report.build(sweep.plan, out, command=_command(), axes=axes, failed=sweep.failed, search=search)
     sweep_report.write(report, out)
     for line in sweep_report.summary_lines(report):

@@ -43,7 +43,10 @@ def _curve(folder: pathlib.Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
 
 
 def read_runs(plan: Sequence[Point], folder: pathlib.Path) -> dict[str, list[Run]]:
-    """Finished seeds of each point that are asked for, by the point's name; once, however many axes led there."""
+    """Finished seeds of each point that are asked for, by the point's name; once, however many axes led there.
+
+    A seed that failed isn't one: it says nothing of how many steps a setting needs (`units.failures` tells of it).
+    """
     found: dict[str, list[Run]] = {}
     for point in plan:
         if point.name in found:
@@ -54,7 +57,8 @@ def read_runs(plan: Sequence[Point], folder: pathlib.Path) -> dict[str, list[Run
             if summary is None:
                 continue
             curves = _curve(folder / unit.folder)
-            runs += [{**seed, "curve": curves[seed["seed"]]} for seed in summary["seeds"] if seed["seed"] in asked]
+            whole = [seed for seed in units.whole_seeds(summary) if seed["seed"] in asked]
+            runs += [{**seed, "curve": curves[seed["seed"]]} for seed in whole]
         found[point.name] = sorted(runs, key=lambda run: run["seed"])
     return found
 

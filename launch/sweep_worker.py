@@ -62,8 +62,9 @@ def work(task: Task) -> Reply:
         with (folder.parent / f".{folder.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             every = task.checkpoint_epochs
-            units.run(task.settings, folder, threads=1, checkpoint_epochs=every, pictures=False)
-            if not task.keep_checkpoints:
+            summary = units.run(task.settings, folder, threads=1, checkpoint_epochs=every, pictures=False)
+            error = "; ".join(units.failed_seeds(summary))
+            if not task.keep_checkpoints and not error:
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     except InputError as problem:
         error = str(problem)

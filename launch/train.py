@@ -6,11 +6,12 @@ import dataclasses
 import datetime
 import pathlib
 import sys
+from typing import Any
 
 from absl import flags
 
 from launch import errors, run_folder, stored, units
-from launch.errors import InputError
+from launch.errors import InputError, RunError
 from launch.flags import RealSettings, Settings, refuse_other_settings, settings
 from launch.runtime import use_compilation_cache
 
@@ -78,6 +79,12 @@ def _new_folder(chosen: Settings) -> pathlib.Path:
     return pathlib.Path("runs") / f"{chosen.scenario.name}-{chosen.agent}-{now}"
 
 
+def _check_seeds(summary: dict[str, Any]) -> None:
+    failed = units.failed_seeds(summary)
+    if failed:
+        raise RunError(f"{len(failed)} of {len(summary['seeds'])} seeds failed; first {failed[0]}")
+
+
 def main() -> int:
     """Trains every seed, or resumes, and writes the run folder."""
     if FLAGS.resume:
@@ -103,11 +110,13 @@ def main() -> int:
     if runner.oracle is None:
         print("Nobody knows a real fleet's optimum; --calibration=FILE (python -m launch.calibrate) gives a twin's.")
         print(f"results: {folder}/ (summary.json, metrics.csv, decisions.md, curves.png, events/, steps.jsonl)")
+        _check_seeds(summary)
         return 0
     steps = summary["aggregate"]["steps_to_optimal"]
     middle = "never" if steps["median"] is None else f"{steps['median']:g}"
     print(f"{steps['succeeded']} of {steps['seeds']} seeds reached the optimum; median real steps: {middle}")
     print(f"results: {folder}/ (summary.json, metrics.csv, decisions.md, curves.png, events/)")
+    _check_seeds(summary)
     return 0
 
 

@@ -10,12 +10,14 @@ import hashlib
 import json
 import os
 import pathlib
+import sys
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from launch import json_files, run_folder, stored
 from launch.errors import InputError
 from launch.flags import Settings
-from launch.run_folder import Oracle
+from launch.run_folder import Failure, Oracle
 from launch.simulated import Simulation
 
 
@@ -28,6 +30,10 @@ class Runner(Protocol):
     @property
     def oracle(self) -> Oracle | None:
         """The true optimum; None where nobody knows it."""
+
+    @property
+    def failures(self) -> dict[int, Failure]:
+        """The seeds that ended before their time; known once `learn` is done."""
 
     def learn(self, threads: int) -> dict[int, list[dict[str, Any]]]:
         """Runs every seed to its end and returns their histories; on an interrupt, checkpoints first."""
@@ -84,7 +90,30 @@ def finish(runner: Runner, threads: int = 0, pictures: bool = True) -> dict[str,
         return done
     histories = runner.learn(threads or len(os.sched_getaffinity(0)))
     chosen = runner.settings
-    return run_folder.write_results(runner.folder, chosen, chosen.env, histories, runner.oracle, pictures)
+    for seed, failure in runner.failures.items():
+        where = runner.folder / "checkpoints"
+        print(f"failed: {failure.line(chosen.agent, seed)}; its last finite state is in {where}", file=sys.stderr)
+    return run_folder.write_results(
+        runner.folder, chosen, chosen.env, histories, runner.oracle, runner.failures, pictures
+    )
+
+
+def failed_seeds(summary: dict[str, Any]) -> list[str]:
+    """A line for each seed of a finished run that failed."""
+    failed = [(seed["seed"], run_folder.Failure(**seed["failed"])) for seed in summary["seeds"] if seed.get("failed")]
+    return [failure.line(summary["agent"], seed) for seed, failure in failed]
+
+
+def whole_seeds(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The seeds of a finished run that didn't fail."""
+    return [seed for seed in summary["seeds"] if not seed.get("failed")]
+
+
+def failures(folders: Mapping[str, pathlib.Path]) -> dict[str, str]:
+    """What became of those of some finished runs whose seeds failed, by the same names."""
+    found = {name: finished(folder) for name, folder in folders.items()}
+    lines = {name: "; ".join(failed_seeds(one)) for name, one in found.items() if one is not None}
+    return {name: line for name, line in lines.items() if line}
 
 
 def run(

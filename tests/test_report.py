@@ -116,7 +116,7 @@ def test_table_vi_by_hand(full):
     assert three["agents"]["hybrid"]["ratio"] == 1.0
     assert three["agents"]["dqn"]["ratio"] == 0.8
     learned = three["agents"]["q_learning"]
-    assert (learned["median"], learned["ratio"], learned["succeeded"], learned["failed"]) == (None, None, 1, [1, 2])
+    assert (learned["median"], learned["ratio"], learned["succeeded"], learned["never"]) == (None, None, 1, [1, 2])
     assert three["over_hybrid"]["dqn"] == {"ours": 4.0, "at_least": None, "paper": 5.0}
     # Most seeds never got there: more than the budget over hybrid's, never the budget as if it had been reached.
     assert three["over_hybrid"]["q_learning"] == {"ours": None, "at_least": 5.0, "paper": 1.5}

@@ -9,27 +9,27 @@ search: it may change at any time, and no step breaks it.
 
 What to try follows from uncertainty (Thompson sampling): each device draws its own model from the posterior, so that
 devices try different things at once, and of the K best joint actions under these models the one is taken whose reports
-tell most. There is no warm-up: the first step is drawn from the prior.
+are worth most beside what it costs. There is no warm-up: the first step is drawn from the prior. Nor is there an end:
+reports fade, so that what was learned long ago is asked for again. What all that may cost is an account
+(`factored_exploring`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from hl_jax.agents import factored_levels, factored_model, factored_reports
+from hl_jax.agents import factored_exploring, factored_levels, factored_linear, factored_model, factored_reports
 from hl_jax.agents.config import check_options, option
 from hl_jax.agents.factored_model import Posterior, ResponseModel, Situation
 from hl_jax.agents.world import Run, Totals, World, real_step
 from hl_jax.structured import search
-from hl_jax.structured.costs import Costs, Found
-
-MODELS_DRAWN = 16  # to see how unsure a time is
+from hl_jax.structured.costs import Costs, Found, mean_response_ms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +41,26 @@ class FactoredConfig:
     k_best: int = option(8, "K, best joint actions under a sampled model, of which the most telling is tried", low=1)
     curiosity: float = option(
         0.25,
-        "part of the steps that look for what other constraints may need, while any such time is unsure",
+        "part of the steps that may look for what other constraints need or what may have changed",
+        low=0.0,
+        high=1.0,
+    )
+    looking_again: float = option(
+        0.004,
+        "part of the response time that exploring may cost on average once the first steps have taught: "
+        "an unused edge is looked at every 150 steps or so",
         low=0.0,
         high=1.0,
     )
     unsure_above: float = option(
         0.03, "a time is unsure above this standard deviation of its logarithm (or half the noise)", low=0.0
     )
-    memory: int = option(128, "last real steps that the system model is fitted to; older ones are forgotten", low=1)
+    memory: float = option(
+        512.0, "real steps after which a report counts 1/e as much; what changes slowly is followed so fast", low=1.0
+    )
+    recent: int = option(
+        160, "latest reports that the model is linearised for anew at each step; earlier ones are summed up", low=1
+    )
     surprise: float = option(
         6.0, "standard deviations from the prediction at which older reports of that node are dropped", low=0.0
     )
@@ -66,10 +78,12 @@ class FactoredState:
     obs: chex.Array  # [F] int32, the environment's current state
     situation: Situation  # the same, less what the last joint action itself put on the nodes' monitors
     levels: factored_levels.Levels  # what is known of both parts
-    reports: factored_reports.Reports
+    reports: factored_reports.Reports  # the recent ones
+    summary: factored_model.Summary  # what earlier ones say
     surprised: chex.Array  # [N + 2] devices, edge, cloud: +1 or -1 if last slower or faster than thought
     posterior: Posterior
     scale_ms: chex.Array  # mean (geometric) response time of the first step
+    account: factored_exploring.Account
     constraint: chex.Array  # %
     changes: chex.Array  # [] how often reality was found changed
     real_steps: chex.Array
@@ -99,6 +113,11 @@ class Factored:
     def users(self) -> int:
         return self.model.users
 
+    @property
+    def recent_steps(self) -> int:
+        """Real steps whose reports are kept one by one."""
+        return -(-self.config.recent // self.users)
+
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> FactoredState:
         """The state before the first step; `obs` [F] is the environment's first; the key is consumed."""
         situation = situation_of(obs, self.users)
@@ -108,10 +127,12 @@ class Factored:
             obs=obs.astype(jnp.int32),
             situation=situation,
             levels=factored_levels.init(self.users, situation.level.astype(jnp.int32)),
-            reports=factored_reports.init(self.config.memory, factors, amounts),
+            reports=factored_reports.init(self.recent_steps, factors, amounts),
+            summary=self.model.no_summary(),
             surprised=jnp.zeros(self.users + 2),
             posterior=self.model.start(),
             scale_ms=jnp.float32(1.0),
+            account=factored_exploring.open_account(),
             constraint=jnp.float32(self.constraint),
             changes=jnp.int32(0),
             real_steps=jnp.int32(0),
@@ -126,77 +147,71 @@ class Factored:
 
     def costs(self, state: FactoredState, weights: chex.Array, situation: Situation, constraint: chex.Array) -> Costs:
         """What the search reads: predicted times (ms) under each device's own weights ([N, D])."""
-        local, edge, cloud = self.model.tables(weights, situation)
-        return Costs(
-            local=local * state.scale_ms,
-            edge=edge * state.scale_ms,
-            cloud=cloud * state.scale_ms,
-            accuracy=jnp.asarray(self.accuracy, jnp.float32),
-            constraint=constraint,
-        )
+        local, edge, cloud = (table * state.scale_ms for table in self.model.tables(weights, situation))
+        known = jnp.asarray(self.accuracy, jnp.float32)
+        return Costs(local=local, edge=edge, cloud=cloud, accuracy=known, constraint=constraint)
 
     def _information(self, posterior: Posterior, situation: Situation, action: chex.Array) -> chex.Array:
         """How much the reports on one joint action ([N]) would tell: log of prior over posterior variance, summed."""
         factors, amounts = self.model.features(situation, action)
         slopes = factored_model.slopes(posterior.mean, factors, amounts)
-        spread = factored_model.solve_lower(posterior.factor, slopes.T)
+        spread = factored_linear.solve_transposed(posterior.root, slopes.T)
         return jnp.sum(jnp.log1p(jnp.sum(spread**2, axis=0) / posterior.noise**2))
 
-    def _worth(self, key: chex.PRNGKey, posterior: Posterior, state: FactoredState) -> Costs:
-        """What a report on each place would tell, as costs: 1 where it tells most, more elsewhere.
+    def _looks(self, key: chex.PRNGKey, state: FactoredState, expected: Costs, least_ms: chex.Array) -> Costs:
+        """What each choice is expected to cost less what a report on it is worth, in costs of the best joint action.
 
-        Only places count whose time is unsure and may turn out useful under some constraint: shorter than that of
-        every local model at least as accurate. The tasks on one node tell the same thing, so they share its worth.
-        Each device is asked about a random half of its places, lest all answer one question. The key is consumed.
+        Shifted so that nothing is negative; where nothing is worth a look, the expected costs. The key is consumed.
         """
-        draw_key, ask_key = jax.random.split(key)
-
-        def times_under(weights: chex.Array) -> chex.Array:
-            everyone = jnp.broadcast_to(weights, (self.users, weights.shape[0]))
-            return jnp.concatenate(self.model.tables(everyone, state.situation), axis=1)  # [N, P]
-
-        times = times_under(posterior.mean)
-        drawn = factored_model.sample(draw_key, posterior, MODELS_DRAWN)
-        unsure = jnp.std(jnp.log(jax.vmap(times_under)(drawn)), axis=0)
-        models, rows = self.model.models, self.users + 1
-        kinds = np.concatenate([np.arange(models), np.full(rows, models), np.full(rows, models + 1)])
-        accuracy = np.array(self.accuracy)
-        rivals = (accuracy[None, :models] >= accuracy[kinds][:, None]) & (
-            np.arange(models)[None, :] != kinds[:, None]
-        )  # [P, models]
-        rival = jnp.min(jnp.where(rivals[None], times[:, None, :models], jnp.inf), axis=2)
-        useful = (times * jnp.exp(-2.0 * unsure) < rival) & (
-            unsure > jnp.maximum(self.config.unsure_above, 0.5 * posterior.noise)
+        worth = factored_exploring.worth(
+            key,
+            self.model,
+            state.posterior,
+            state.situation,
+            self.accuracy,
+            self.config.unsure_above,
+            factored_exploring.learning(state.account),
         )
-        asked = jax.random.bernoulli(ask_key, 0.5, times.shape)
-        tasks = np.maximum(np.concatenate([np.ones(models), np.arange(rows), np.arange(rows)]), 1.0)
-        worth = jnp.where(useful & asked, jnp.log1p((unsure / posterior.noise) ** 2), 0.0) / tasks[None, :]
-        cost = 1.0 + jnp.max(worth) - worth
-        return Costs(
-            local=cost[:, :models],
-            edge=cost[:, models : models + rows],
-            cloud=cost[:, models + rows :],
-            accuracy=jnp.asarray(self.accuracy, jnp.float32),
-            constraint=state.constraint,
+        # Costs are means over devices, information is a sum.
+        earns = factored_exploring.price(state.account, self.users) * self.users * worth
+        paid = jnp.max(earns) - earns
+        ends = (self.model.models, self.model.models + self.users + 1)
+        return expected.replace(
+            local=expected.local / least_ms + paid[:, : ends[0]],
+            edge=expected.edge / least_ms + paid[:, ends[0] : ends[1]],
+            cloud=expected.cloud / least_ms + paid[:, ends[1] :],
         )
 
     def suggest(self, state: FactoredState) -> tuple[FactoredState, chex.Array]:
         """Lines 24 to 28 of Algorithm 1: of the K best joint actions under sampled models the most telling ([N])."""
-        key, hypothesis_key, sample_key, curious_key, worth_key = jax.random.split(state.key, 5)
+        key, hypothesis_key, sample_key, curious_key, look_key = jax.random.split(state.key, 5)
         which = jax.random.categorical(hypothesis_key, state.posterior.evidence)
-        posterior = jax.tree.map(lambda x: x[which], state.posterior)
-        weights = factored_model.sample(sample_key, posterior, self.users)
-        promising = self.costs(state, weights, state.situation, state.constraint)
-        worth = self._worth(worth_key, factored_model.likeliest(state.posterior), state)
-        curious = jax.random.uniform(curious_key) < self.config.curiosity
-        curious &= (state.real_steps > 0) & (jnp.max(worth.local) > jnp.min(worth.local))
-        costs = jax.tree.map(lambda a, b: jnp.where(curious, a, b), worth, promising)
+        drawn = jax.tree.map(lambda x: x[which], state.posterior)
+        weights = factored_model.sample(sample_key, drawn, self.users)
+        sampled = self.costs(state, weights, state.situation, state.constraint)
         choices, k = len(self.accuracy), self.config.k_best
+        expected = self.costs(state, self._likeliest(state), state.situation, state.constraint)
+        greedy = search.best(expected, search.default_effort(self.users, choices, 1))
+        least = greedy.mean_ms[0]
+        look = (jax.random.uniform(curious_key) < self.config.curiosity) & (state.real_steps > 0)
+        looks = self._looks(look_key, state, expected, least)
+        costs = jax.tree.map(lambda a, b: jnp.where(look, a, b), looks, sampled)
         found = search.k_best(costs, k, search.default_effort(self.users, choices, k))
-        tell = jax.vmap(self._information, in_axes=(None, None, 0))(posterior, state.situation, found.actions)
-        tell = jnp.where(jnp.isfinite(found.mean_ms), tell, -1.0)
-        action = found.actions[jnp.where(curious, 0, jnp.argmax(tell))]
-        return state.replace(key=key, model_steps=state.model_steps + 1), action
+        tell = jax.vmap(self._information, in_axes=(None, None, 0))(drawn, state.situation, found.actions)
+        dearer = jnp.where(jnp.isfinite(found.mean_ms), found.mean_ms / found.mean_ms[0], jnp.inf)
+        telling = jnp.argmax(jnp.maximum(state.account.credit, 0.0) * tell - dearer)
+        action = found.actions[jnp.where(look, 0, telling)]
+        excess = jnp.maximum(mean_response_ms(expected, action) / least - 1.0, 0.0)
+        tried = factored_exploring.affordable(state.account, excess, look)
+        spent = jnp.where(tried, excess, 0.0)
+        account = factored_exploring.settle(state.account, spent, self.config.looking_again)
+        state = state.replace(key=key, model_steps=state.model_steps + 1, account=account)
+        return state, jnp.where(tried, action, greedy.actions[0])
+
+    def _likeliest(self, state: FactoredState) -> chex.Array:
+        """The most probable weights, every device the same. [N, D]."""
+        mean = factored_model.likeliest(state.posterior).mean
+        return jnp.broadcast_to(mean, (self.users, mean.shape[0]))
 
     def search(self, state: FactoredState, obs: chex.Array, constraint: chex.Array | None = None) -> Found:
         """The best joint action under the model's means in an observed state ([F]), with its bounds.
@@ -212,11 +227,9 @@ class Factored:
         seen = situation_of(obs, self.users)
         last = jnp.all(obs == state.obs)
         situation = seen.replace(level=jnp.where(last, state.situation.level, seen.level))
-        mean = factored_model.likeliest(state.posterior).mean
-        weights = jnp.broadcast_to(mean, (self.users, mean.shape[0]))
         wanted = state.constraint if constraint is None else jnp.asarray(constraint, jnp.float32)
         effort = search.default_effort(self.users, len(self.accuracy), 1)
-        return search.best(self.costs(state, weights, situation, wanted), effort)
+        return search.best(self.costs(state, self._likeliest(state), situation, wanted), effort)
 
     def decide(self, state: FactoredState, obs: chex.Array, constraint: chex.Array | None = None) -> chex.Array:
         """The greedy joint action ([N] int32) in the observed state [F]; see `search`."""
@@ -243,12 +256,18 @@ class Factored:
         signs = factored_reports.surprises(state.posterior, row, *limits)
         signs = jnp.where(state.real_steps > 0, signs, 0.0)
         reports, row, surprised, changed = factored_reports.judge(state.reports, row, signs, state.surprised)
-        slot = state.real_steps % self.config.memory
+        slot = state.real_steps % self.recent_steps
+        leaving = jax.tree.map(lambda kept: kept[slot], reports)
+        forgotten = self.model.weights_of(changed)
+        fade = math.exp(-1.0 / self.config.memory)
+        summary = self.model.fold(state.summary, state.posterior, leaving, fade, forgotten)
         reports = jax.tree.map(lambda old, new: old.at[slot].set(new), reports, row)
         state = state.replace(
             reports=reports,
+            summary=summary,
             surprised=surprised,
-            changes=state.changes + changed,
+            account=factored_exploring.afresh(state.account, jnp.any(changed)),
+            changes=state.changes + jnp.any(changed),
             scale_ms=scale,
             real_steps=state.real_steps + 1,
         )
@@ -261,8 +280,8 @@ class Factored:
 
     def fit_model(self, state: FactoredState) -> FactoredState:
         """Lines 18 to 20: the system model, fitted to all reports that still count."""
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), state.reports)
-        posterior = self.model.fit(state.posterior, flat.factors, flat.amounts, flat.logs, flat.trust)
+        recent = jax.tree.map(lambda kept: kept.reshape(-1, *kept.shape[2:]), state.reports)
+        posterior = self.model.fit(state.posterior, state.summary, recent)
         return state.replace(posterior=posterior)
 
     def epoch(self, world: World, run: Run, plan: Any) -> tuple[Run, dict[str, chex.Array]]:

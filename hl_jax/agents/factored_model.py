@@ -16,19 +16,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hl_jax.agents import factored_linear as linear
+
 LEVEL_TOP = 8.0  # Table II: a node's CPU level is 0..8
 LOCAL, REMOTE = 0, 1
-GAUSS_NEWTON_STEPS = 3
+GAUSS_NEWTON_STEPS = 6  # at most
+SETTLED = 1e-2  # a Gauss-Newton step that moves no weight by more prior standard deviations is the last
 LEAST_PART = 0.05  # of its factor that a predicted time keeps, however negative the amounts
-LOG_REACH = 5.0  # a factor stays within e^-5..e^5 of the scale
-MOST_REPORTS = 1000.0  # more of them count as so many: below a model's own error there is nothing to learn
-FLOAT_SHARE = 1e-6  # of the largest precision that float32 can't tell from 0 in the smallest
+LOG_REACH = 20.0  # a factor stays within e^-20..e^20 of the scale
+TENABLE = 7.0  # log of the factor by which a hypothesis may be less probable than the best one
 KNOTS = 16  # at most, of a node's levels over the number of tasks
 
 
@@ -49,7 +52,9 @@ class Prior:
     bend: float = 0.2  # from one number of tasks to the next, beyond the trend
     state: float = 0.5  # an observed flag or a full level, as a factor
     amount: float = 0.5  # the same as an amount
-    device: tuple[float, ...] = (0.02, 0.6)  # hypotheses: devices are alike, devices differ
+    # Hypotheses of how devices differ where they compute, and in what is sent from them: they are alike; they differ;
+    # some compute a hundred times as fast as others, while what is sent takes as long.
+    device: tuple[tuple[float, float], ...] = ((0.02, 0.02), (0.6, 0.6), (3.0, 0.02))
     noise: float = 0.05  # of a reported time; worth `noise_reports` reports
     noise_reports: float = 4.0
     least_noise: float = 0.01
@@ -70,9 +75,29 @@ class Posterior:
     """Weights [X, D] under each of X hypotheses, most probable ones with the factor of their precision."""
 
     mean: chex.Array  # [X, D]
-    factor: chex.Array  # [X, D, D] lower Cholesky factor of the precision
+    root: chex.Array  # [X, D, D] upper triangle R whose R^T R is the precision
     evidence: chex.Array  # [X] log probability of all reports, up to a constant
     noise: chex.Array  # [X] standard deviation of a report's logarithm
+
+
+@chex.dataclass(frozen=True)
+class Reports:
+    """What devices reported: B reports, or [M, N] of M steps."""
+
+    factors: chex.Array  # [B, Df]
+    amounts: chex.Array  # [B, Da]
+    logs: chex.Array  # [B] log of the response time over the scale
+    trust: chex.Array  # [B] 1 counts, 0 doesn't (not yet written, or reality has changed since)
+    kind: chex.Array  # [B] where the task ran: 0 local, 1 edge, 2 cloud
+    held: chex.Array  # [B] bool: surprising; counts as soon as that node's next report has told what to make of it
+
+
+@chex.dataclass(frozen=True)
+class Summary:
+    """What reports say that are no longer kept one by one, under each of X hypotheses."""
+
+    rows: chex.Array  # [X, D+1, D+1] of A and b: A u = b to within the noise, as in `ResponseModel._equations`
+    count: chex.Array  # [] how many reports that is worth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +138,7 @@ class ResponseModel:
         states, amounts = 4 + 4, 4 + 2 + 4
         mean += [0.0] * (states + 2 * self.users + amounts)
         std = [
-            [*wide, *[prior.state] * states, *[device] * (2 * self.users), *[prior.amount] * amounts]
-            for device in prior.device
+            [*wide, *[prior.state] * states, *device * self.users, *[prior.amount] * amounts] for device in prior.device
         ]
         return np.array(mean, np.float32), np.array(std, np.float32)
 
@@ -155,6 +179,23 @@ class ResponseModel:
         links = jnp.concatenate([np.eye(3)[kind] * weak[0], (kind == 2)[:, None] * weak[1]], axis=1)
         levels = jnp.stack([(kind == 1) * level[0], (kind == 2) * level[1]], axis=1)
         return jnp.concatenate([jnp.concatenate(blocks), links], axis=1), jnp.concatenate([links, levels], axis=1)
+
+    def weights_of(self, sources: chex.Array) -> chex.Array:
+        """Which weights are a source's own: [N + 2] bool (devices, edge, cloud) -> [D] bool."""
+        node = 1 + self.tasks.shape[1] + 5
+        edge, cloud = sources[self.users], sources[self.users + 1]
+        devices = jnp.stack([sources[: self.users], jnp.zeros(self.users, bool)], axis=1).reshape(-1)  # local, remote
+        parts = [
+            jnp.zeros(2 + self.models, bool),
+            jnp.full(node, edge),
+            jnp.full(node, cloud),
+            jnp.zeros(4 + 4, bool),
+            devices,
+            jnp.zeros(4, bool),
+            jnp.stack([edge, cloud]),
+            jnp.zeros(4, bool),
+        ]
+        return jnp.concatenate(parts)
 
     @staticmethod
     def device(flags: chex.Array) -> chex.Array:
@@ -208,93 +249,89 @@ class ResponseModel:
         mean, std = self.prior_weights
         return Posterior(
             mean=jnp.broadcast_to(mean, std.shape),
-            factor=jax.vmap(jnp.diag)(1.0 / std),
+            root=jax.vmap(jnp.diag)(1.0 / std),
             evidence=jnp.zeros(std.shape[0]),
             noise=jnp.full(std.shape[0], self.prior.noise),
         )
 
-    def fit(
-        self, posterior: Posterior, factors: chex.Array, amounts: chex.Array, logs: chex.Array, trust: chex.Array
-    ) -> Posterior:
-        """The posterior given all reports: features [B, Df] and [B, Da], log times [B] (less the scale), weights [B].
+    def no_summary(self) -> Summary:
+        """What nothing says."""
+        hypotheses, size = self.prior_weights[1].shape
+        return Summary(rows=jnp.zeros((hypotheses, size + 1, size + 1)), count=jnp.float32(0.0))
+
+    def _equations(self, weights: chex.Array, std: chex.Array, reports: Reports) -> chex.Array:
+        """What reports ([B, ...]) say, linearised at `weights` [D]: rows [B, D+1] of A and b, A u = b.
+
+        u are weights in units of the prior's standard deviations, from its mean; b is right to within the noise.
+        """
+        units = (weights - self.prior_weights[0]) / std
+        tangent = slopes(weights, reports.factors, reports.amounts) * std[None, :]
+        right = reports.logs - log_time(weights, reports.factors, reports.amounts) + tangent @ units
+        return jnp.concatenate([tangent, right[:, None]], axis=1) * jnp.sqrt(reports.trust)[:, None]
+
+    def fold(
+        self, summary: Summary, posterior: Posterior, leaving: Reports, fade: float, forgotten: chex.Array
+    ) -> Summary:
+        """Earlier reports, faded, and one step's ([N, ...]) that leaves the recent ones, linearised where they are now.
+
+        `forgotten` [D] bool are weights about which nothing that was said counts any more. What is left is what the
+        reports say of the others whatever these weights are (their marginal).
+        """
+        # With the forgotten weights' columns first, only the first rows speak of them.
+        order = jnp.argsort(~forgotten, stable=True)
+        order = jnp.concatenate([order, jnp.array([forgotten.shape[0]])])
+        kept = jnp.arange(order.shape[0]) >= jnp.sum(forgotten)
+
+        def one(rows: chex.Array, weights: chex.Array, std: chex.Array) -> chex.Array:
+            new = self._equations(weights, std, leaving)
+            both = jnp.concatenate([rows * np.sqrt(fade), new])[:, order]
+            upper = jnp.where(kept[:, None], linear.triangle(both), 0.0)
+            return jnp.zeros_like(upper).at[:, order].set(upper)
+
+        rows = jax.vmap(one)(summary.rows, posterior.mean, jnp.asarray(self.prior_weights[1]))
+        return Summary(rows=rows, count=fade * summary.count + jnp.sum(leaving.trust))
+
+    def fit(self, posterior: Posterior, summary: Summary, recent: Reports) -> Posterior:
+        """The posterior given what earlier reports say and the recent ones ([B, ...]).
 
         Starts from an earlier posterior's weights, whose noise it takes and improves once.
         """
         mean, std = (jnp.asarray(values) for values in self.prior_weights)
-        trust = trust * jnp.minimum(1.0, MOST_REPORTS / jnp.maximum(jnp.sum(trust), 1.0))
-        count = jnp.sum(trust)
+        count = summary.count + jnp.sum(recent.trust)
 
-        def one(weights: chex.Array, std: chex.Array, noise: chex.Array) -> tuple[chex.Array, ...]:
-            # In units of the prior's standard deviations: there the precision is at least 1, whatever the data.
-            def step(_: int, carry: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
-                weights, _root = carry
-                tangent = slopes(weights, factors, amounts) * std[None, :]
-                error = logs - log_time(weights, factors, amounts) + tangent @ ((weights - mean) / std)
-                weighted = tangent * (trust / noise**2)[:, None]
-                precision = weighted.T @ tangent
-                least = 1.0 + FLOAT_SHARE * jnp.max(jnp.diagonal(precision))
-                root = cholesky(precision + least * jnp.eye(std.shape[0]))
-                move = solve_upper(root, solve_lower(root, (weighted.T @ error)[:, None]))[:, 0]
-                return mean + std * move, root
+        def one(weights: chex.Array, std: chex.Array, noise: chex.Array, rows: chex.Array) -> tuple[chex.Array, ...]:
+            size = std.shape[0]
+            # In units of the prior's standard deviations its rows are the unit matrix.
+            known = linear.triangle(jnp.concatenate([jnp.eye(size, size + 1), rows / noise]))
 
-            weights, root = jax.lax.fori_loop(0, GAUSS_NEWTON_STEPS, step, (weights, jnp.eye(std.shape[0])))
-            squares = jnp.sum(trust * (logs - log_time(weights, factors, amounts)) ** 2)
-            misfit = squares / noise**2 + jnp.sum(((weights - mean) / std) ** 2)
-            evidence = -0.5 * misfit - jnp.sum(jnp.log(jnp.diagonal(root))) - count * jnp.log(noise)
+            def step(carry: Any) -> Any:
+                weights, _root, taken, _moved = carry
+                new = self._equations(weights, std, recent) / noise
+                upper = linear.triangle(jnp.concatenate([known, new]))[:size]
+                units = linear.solve(upper[:, :size], upper[:, size:])[:, 0]
+                moved = jnp.max(jnp.abs(mean + std * units - weights) / std)
+                return mean + std * units, upper[:, :size], taken + 1, moved
+
+            def unsettled(carry: Any) -> chex.Array:
+                return (carry[2] < GAUSS_NEWTON_STEPS) & (carry[3] > SETTLED)
+
+            begin = (weights, jnp.eye(size), jnp.int32(0), jnp.float32(jnp.inf))
+            weights, root, _, _ = jax.lax.while_loop(unsettled, step, begin)
+            units = (weights - mean) / std
+            error = recent.logs - log_time(weights, recent.factors, recent.amounts)
+            squares = jnp.sum(recent.trust * error**2) + jnp.sum((rows[:, :size] @ units - rows[:, size]) ** 2)
+            misfit = squares / noise**2 + jnp.sum(units**2)
+            evidence = -0.5 * misfit - jnp.sum(jnp.log(jnp.abs(jnp.diagonal(root)))) - count * jnp.log(noise)
             # Weights that the data determine take their share of the residuals away.
-            inverse = solve_lower(root, jnp.eye(std.shape[0]))
-            determined = std.shape[0] - jnp.sum(inverse**2)
-            known = self.prior.noise_reports
-            freedom = known + jnp.maximum(count - determined, 0.0)
-            noise = jnp.sqrt((known * self.prior.noise**2 + squares) / freedom)
-            return weights, root / std[:, None], evidence, jnp.maximum(noise, self.prior.least_noise)
+            inverse = linear.solve(root, jnp.eye(size))
+            determined = size - jnp.sum(inverse**2)
+            known_reports = self.prior.noise_reports
+            freedom = known_reports + jnp.maximum(count - determined, 0.0)
+            noise = jnp.sqrt((known_reports * self.prior.noise**2 + squares) / freedom)
+            return weights, root / std[None, :], evidence, jnp.maximum(noise, self.prior.least_noise)
 
-        # Not `vmap`: a batch of small matrix products is slower on a CPU than one after the other.
-        each = (posterior.mean, std, posterior.noise)
-        weights, root, evidence, noise = jax.lax.map(lambda hypothesis: one(*hypothesis), each)
-        return Posterior(mean=weights, factor=root, evidence=evidence, noise=noise)
-
-
-# Not LAPACK's: on a CPU its BLAS has threads of its own, which wait busily for the cores that run the program, and two
-# batches at once can wait for each other for ever. Matrices are small, so a loop over columns does.
-
-
-def cholesky(matrix: chex.Array) -> chex.Array:
-    """Lower factor of a positive definite [D, D]."""
-    rows = jnp.arange(matrix.shape[0])
-
-    def column(index: int, carry: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
-        rest, root = carry
-        new = jnp.where(rows >= index, rest[:, index] / jnp.sqrt(rest[index, index]), 0.0)
-        return rest - new[:, None] * new[None, :], root.at[:, index].set(new)
-
-    return jax.lax.fori_loop(0, matrix.shape[0], column, (matrix, jnp.zeros_like(matrix)))[1]
-
-
-def solve_lower(root: chex.Array, right: chex.Array) -> chex.Array:
-    """root^-1 right for a lower factor [D, D] and [D, K]."""
-    later = jnp.arange(root.shape[0])[:, None]
-
-    def row(index: int, right: chex.Array) -> chex.Array:
-        solved = right[index] / root[index, index]
-        rest = right - jnp.where(later > index, root[:, index][:, None], 0.0) * solved[None, :]
-        return rest.at[index].set(solved)
-
-    return jax.lax.fori_loop(0, root.shape[0], row, right)
-
-
-def solve_upper(root: chex.Array, right: chex.Array) -> chex.Array:
-    """root^-T right for a lower factor [D, D] and [D, K]."""
-    size = root.shape[0]
-    earlier = jnp.arange(size)[:, None]
-
-    def row(step: int, right: chex.Array) -> chex.Array:
-        index = size - 1 - step
-        solved = right[index] / root[index, index]
-        rest = right - jnp.where(earlier < index, root[index][:, None], 0.0) * solved[None, :]
-        return rest.at[index].set(solved)
-
-    return jax.lax.fori_loop(0, size, row, right)
+        weights, root, evidence, noise = jax.vmap(one)(posterior.mean, std, posterior.noise, summary.rows)
+        return Posterior(mean=weights, root=root, evidence=evidence, noise=noise)
 
 
 def predicted(factor: chex.Array, amount: chex.Array) -> chex.Array:
@@ -323,7 +360,12 @@ def likeliest(posterior: Posterior) -> Posterior:
     return jax.tree.map(lambda x: x[best], posterior)
 
 
+def tenable(posterior: Posterior) -> chex.Array:
+    """Which hypotheses aren't much less probable than the best one. [X] bool."""
+    return posterior.evidence >= jnp.max(posterior.evidence) - TENABLE
+
+
 def sample(key: chex.PRNGKey, posterior: Posterior, count: int) -> chex.Array:
     """Draws `count` weight vectors from one hypothesis' posterior. [count, D]; the key is consumed."""
     draws = jax.random.normal(key, (posterior.mean.shape[0], count))
-    return (posterior.mean[:, None] + solve_upper(posterior.factor, draws)).T
+    return (posterior.mean[:, None] + linear.solve(posterior.root, draws)).T

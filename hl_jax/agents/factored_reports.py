@@ -11,27 +11,14 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from hl_jax.agents import factored_model
-from hl_jax.agents.factored_model import Posterior
+from hl_jax.agents import factored_linear, factored_model
+from hl_jax.agents.factored_model import Posterior, Reports
 
 LOCAL, EDGE, CLOUD = 0, 1, 2  # kinds of task
-TENABLE = 7.0  # log of the factor by which a hypothesis may be less probable than the best one
-
-
-@chex.dataclass(frozen=True)
-class Reports:
-    """The last M real steps' reports, oldest overwritten first."""
-
-    factors: chex.Array  # [M, N, Df]
-    amounts: chex.Array  # [M, N, Da]
-    logs: chex.Array  # [M, N] log of the response time over the scale
-    kind: chex.Array  # [M, N] where the task ran: 0 local, 1 edge, 2 cloud
-    trust: chex.Array  # [M, N] 1 counts, 0 doesn't (not yet written, or reality has changed since)
-    held: chex.Array  # [M, N] bool: surprising; counts as soon as that node's next report has told what to make of it
 
 
 def init(memory: int, factors: chex.Array, amounts: chex.Array) -> Reports:
-    """Nothing reported yet; features of one step's tasks ([N, Df], [N, Da]) give the sizes."""
+    """Reports [M, N] of M = `memory` steps, none written yet; features of a step ([N, Df], [N, Da]) give the sizes."""
     rows = (memory, factors.shape[0])
     return Reports(
         factors=jnp.zeros((*rows, factors.shape[1])),
@@ -70,13 +57,13 @@ def surprises(posterior: Posterior, row: Reports, deviations: float, least: floa
         slopes = factored_model.slopes(posterior.mean, row.factors, row.amounts)
         error = row.logs - factored_model.log_time(posterior.mean, row.factors, row.amounts)
         mean_error, mean_slope = sources @ error / count, sources @ slopes / count[:, None]
-        spread = jnp.sum(factored_model.solve_lower(posterior.factor, mean_slope.T) ** 2, axis=0)
+        spread = jnp.sum(factored_linear.solve_transposed(posterior.root, mean_slope.T) ** 2, axis=0)
         deviation = jnp.sqrt(spread + posterior.noise**2 / count)
         gone = jnp.abs(mean_error) > jnp.maximum(deviations * deviation, least)
         return jnp.where(gone, jnp.sign(mean_error), 0.0)
 
     signs = jax.vmap(under)(posterior)  # [X, N + 2]
-    untenable = posterior.evidence < jnp.max(posterior.evidence) - TENABLE
+    untenable = ~factored_model.tenable(posterior)
     slower = jnp.all((signs > 0.0) | untenable[:, None], axis=0)
     faster = jnp.all((signs < 0.0) | untenable[:, None], axis=0)
     return jnp.where(slower, 1.0, jnp.where(faster, -1.0, 0.0))
@@ -94,7 +81,7 @@ def judge(
       surprised: [N + 2] how each source's previous report did.
 
     Returns:
-      both with their new weights, the new `surprised`, and whether any source has changed.
+      both with their new weights, the new `surprised`, and which sources have changed ([N + 2] bool).
     """
     mine, theirs = _source(row.kind), _source(reports.kind)
     reported = jnp.zeros(signs.shape, bool).at[mine].set(True)
@@ -105,4 +92,4 @@ def judge(
     trust = jnp.where(changed[theirs] & ~reports.held, 0.0, reports.trust)
     reports = reports.replace(trust=jnp.where(decided, 1.0, trust), held=reports.held & ~decided)
     row = row.replace(trust=jnp.where(first[mine], 0.0, 1.0), held=first[mine])
-    return reports, row, jnp.where(reported & ~changed, signs, jnp.where(changed, 0.0, surprised)), jnp.any(changed)
+    return reports, row, jnp.where(reported & ~changed, signs, jnp.where(changed, 0.0, surprised)), changed

@@ -19,17 +19,32 @@ from hl_jax.simulator import EnvParams, EnvState, Orchestration
 
 @chex.dataclass(frozen=True)
 class Totals:
-    """Sums over an epoch's real steps."""
+    """An epoch's real steps: how many, and means over them. Means, since a long sum of float32 stops growing."""
 
-    steps: chex.Array
+    steps: chex.Array  # int32
+    invalid: chex.Array  # int32, response times that are no times: not finite, or not above 0
     cost_ms: chex.Array
     art_ms: chex.Array
-    infeasible: chex.Array  # steps that broke the constraint
-    elapsed_ms: chex.Array  # what the steps take for real: each as long as its slowest device
+    infeasible: chex.Array  # part of the steps that broke the constraint
+    elapsed_ms: chex.Array  # what a step takes for real: as long as its slowest device
 
     @classmethod
     def zero(cls) -> Totals:
-        return cls(**{field.name: jnp.float32(0.0) for field in dataclasses.fields(cls)})
+        count, mean = jnp.int32(0), jnp.float32(0.0)
+        return cls(steps=count, invalid=count, cost_ms=mean, art_ms=mean, infeasible=mean, elapsed_ms=mean)
+
+    def add(self, info: dict[str, chex.Array]) -> Totals:
+        """With one more real step."""
+        steps, response = self.steps + 1, info["response_ms"]
+        part = 1.0 / steps.astype(jnp.float32)
+        return Totals(
+            steps=steps,
+            invalid=self.invalid + jnp.sum(~(jnp.isfinite(response) & (response > 0.0)), dtype=jnp.int32),
+            cost_ms=self.cost_ms + part * (info["cost_ms"] - self.cost_ms),
+            art_ms=self.art_ms + part * (info["art_ms"] - self.art_ms),
+            infeasible=self.infeasible + part * (1.0 - info["feasible"] - self.infeasible),
+            elapsed_ms=self.elapsed_ms + part * (jnp.max(response) - self.elapsed_ms),
+        )
 
 
 @chex.dataclass(frozen=True)
@@ -93,11 +108,4 @@ def real_step(world: World, run: Run, action: chex.Array) -> tuple[Run, chex.Arr
     """Takes one step in the environment with a joint action ([N]) and counts it."""
     env_key, step_key = jax.random.split(run.env_key)
     env, obs, info = world.step(run.env, step_key, action)
-    totals = Totals(
-        steps=run.totals.steps + 1.0,
-        cost_ms=run.totals.cost_ms + info["cost_ms"],
-        art_ms=run.totals.art_ms + info["art_ms"],
-        infeasible=run.totals.infeasible + (1.0 - info["feasible"]),
-        elapsed_ms=run.totals.elapsed_ms + jnp.max(info["response_ms"]),
-    )
-    return run.replace(env=env, env_key=env_key, totals=totals), obs, info
+    return run.replace(env=env, env_key=env_key, totals=run.totals.add(info)), obs, info

@@ -28,10 +28,10 @@ class Transition:
 
 @chex.dataclass(frozen=True)
 class Ring:
-    """D_world: the last M transitions; `count` is how many were ever added."""
+    """D_world: the last M transitions."""
 
     data: Transition
-    count: chex.Array
+    count: chex.Array  # how many were ever added, less whole turns of the ring once it is full: it never overflows
 
 
 @chex.dataclass(frozen=True)
@@ -96,7 +96,8 @@ def add_to_ring(ring: Ring, item: Transition) -> Ring:
     """Adds one transition over the oldest."""
     slot = ring.count % ring_capacity(ring)
     data = jax.tree.map(lambda store, value: store.at[slot].set(value), ring.data, item)
-    return Ring(data=data, count=ring.count + 1)
+    size = ring_capacity(ring)
+    return Ring(data=data, count=jnp.where(ring.count + 1 < 2 * size, ring.count + 1, size))
 
 
 def sample_ring(ring: Ring, key: chex.PRNGKey, batch: int) -> Transition:

@@ -7,11 +7,14 @@ or a true one) is the caller's affair.
 
 from __future__ import annotations
 
+import dataclasses
+
 import chex
 import jax.numpy as jnp
 
 BIG = 1e12  # stands for an impossible cost, so that 0 * BIG is 0 and no infinity meets another
 UNITS = 10_000  # accuracies are summed as integers of 1e-4 percentage points: exact, whatever the order
+NOTHING = -1  # in place of a choice, where nothing is possible
 ROUNDING = 1e-3  # percentage points by which a mean accuracy may miss the constraint, as the simulator has it
 
 
@@ -30,10 +33,13 @@ class Costs:
 class Found:
     """The K best joint actions that meet the constraint, best first, and what is certain about them."""
 
-    actions: chex.Array  # [K, N] int32
-    mean_ms: chex.Array  # [K] mean response time; inf where fewer than K joint actions meet the constraint
+    actions: chex.Array  # [K, N] int32; NOTHING where fewer than K joint actions are possible
+    mean_ms: chex.Array  # [K] mean response time; inf where fewer than K joint actions are possible
     lower_bound_ms: chex.Array  # [] no joint action that meets the constraint has a lower mean
     exact: chex.Array  # [] bool: `actions` are certainly the K best (to a rounding of 1e-6)
+    impossible: (
+        chex.Array
+    )  # [] int32, how many of the costs weren't finite, and so belong to choices that can't be made
 
 
 def check(costs: Costs) -> tuple[int, int]:
@@ -44,6 +50,34 @@ def check(costs: Costs) -> tuple[int, int]:
     chex.assert_shape(costs.accuracy, (models + 2,))
     chex.assert_shape(costs.constraint, ())
     return users, models
+
+
+def possible(costs: Costs) -> tuple[Costs, chex.Array]:
+    """The same with `BIG` for every cost that isn't finite, and how many that are. Reads no cost of 0 tasks."""
+    tables = (costs.local, costs.edge[:, 1:], costs.cloud[:, 1:])
+    impossible = sum(jnp.sum(~jnp.isfinite(table), dtype=jnp.int32) for table in tables)
+    local, edge, cloud = (jnp.where(jnp.isfinite(x), x, BIG) for x in (costs.local, costs.edge, costs.cloud))
+    return dataclasses.replace(costs, local=local, edge=edge, cloud=cloud), jnp.asarray(impossible)
+
+
+def relaxed(costs: Costs) -> Costs:
+    """The same with the highest possible cost for every impossible one: less than it is, so bounds of these hold."""
+    tables = (costs.local, costs.edge[:, 1:], costs.cloud[:, 1:])
+    highest = jnp.max(jnp.stack([jnp.max(jnp.where(table < BIG, table, 0.0)) for table in tables]))
+    local, edge, cloud = (jnp.where(x < BIG, x, highest) for x in (costs.local, costs.edge, costs.cloud))
+    return dataclasses.replace(costs, local=local, edge=edge, cloud=cloud)
+
+
+def require(found: Found) -> Found:
+    """The same, on the host, if it holds any joint action.
+
+    Raises:
+      ValueError: if none is possible.
+    """
+    if not bool(jnp.isfinite(found.mean_ms[0])):
+        expected = "a joint action that meets the constraint at a finite cost"
+        raise ValueError(f"costs: expected {expected}, found none ({int(found.impossible)} costs aren't finite)")
+    return found
 
 
 def accuracy_units(costs: Costs) -> tuple[chex.Array, chex.Array]:

@@ -19,7 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from hl_jax.structured import bounds
-from hl_jax.structured.costs import BIG, Costs, Found, accuracy_units, check, mean_response_ms
+from hl_jax.structured.costs import (
+    BIG,
+    NOTHING,
+    Costs,
+    Found,
+    accuracy_units,
+    check,
+    mean_response_ms,
+    possible,
+    relaxed,
+)
 
 MARGIN = 2e-6  # relative; covers the rounding of float32 sums
 EXACT_USERS = 10  # up to here a search that isn't certain is repeated with a wider beam
@@ -98,7 +108,7 @@ def _plant(costs: Costs, counts: chex.Array, effort: Effort) -> tuple[_Tree, che
     tried = min(effort.choices, models + 2)
     units, _ = accuracy_units(costs)
     scale = bounds.accuracy_scale(costs)
-    rough = bounds.rough(costs, counts)
+    rough = bounds.rough(relaxed(costs), counts)
     if kept < counts.shape[0]:
         _, which = jax.lax.top_k(-rough.bound, kept)
         rest = jnp.min(rough.bound.at[which].set(BIG))
@@ -209,7 +219,7 @@ def _branch(
     return beam, (parent, choice[parent, taken])
 
 
-def _search(costs: Costs, k: int, effort: Effort) -> Found:
+def _search(costs: Costs, impossible: chex.Array, k: int, effort: Effort) -> Found:
     users = costs.local.shape[0]
     # Every pair (edge, cloud) of numbers of tasks.
     pairs = np.array([(n, m) for n in range(users + 1) for m in range(users + 1 - n)], np.int32)
@@ -242,18 +252,23 @@ def _search(costs: Costs, k: int, effort: Effort) -> Found:
     found = -negated < BIG / 2
     mean = jnp.where(found, mean, jnp.inf)
     ranked = jnp.argsort(mean)
-    mean, actions = mean[ranked], actions[ranked]
+    mean = mean[ranked]
+    actions = jnp.where(jnp.isfinite(mean)[:, None], actions[ranked], NOTHING)
     others = jnp.where(beam.dropped < BIG / 2, beam.dropped / users * (1.0 - MARGIN), jnp.inf)
     return Found(
         actions=actions,
         mean_ms=mean,
         lower_bound_ms=jnp.minimum(mean[0] * (1.0 - MARGIN), others),
         exact=others >= mean[-1] * (1.0 - 2.0 * MARGIN),
+        impossible=impossible,
     )
 
 
 def k_best(costs: Costs, k: int, effort: Effort | None = None) -> Found:
     """The `k` joint actions of least mean response time that meet the constraint, and a lower bound.
+
+    A choice whose cost isn't finite can't be made. Where nothing is possible at all, `Found` holds no action; on the
+    host `costs.require` says so.
 
     Up to `EXACT_USERS` devices a search that isn't certain is repeated once with a much wider beam; `exact` says
     whether that was enough. Above, `lower_bound_ms` says how far the best joint action can be from the optimum.
@@ -266,10 +281,11 @@ def k_best(costs: Costs, k: int, effort: Effort | None = None) -> Found:
     users, models = check(costs)
     if k < 1:
         raise ValueError(f"k: expected at least 1, found {k}")
+    costs, impossible = possible(costs)
     if effort is not None:
-        return _search(costs, k, effort)
+        return _search(costs, impossible, k, effort)
     first = default_effort(users, models + 2, k)
-    found = _search(costs, k, first)
+    found = _search(costs, impossible, k, first)
     if users > EXACT_USERS:
         return found
     wider = dataclasses.replace(first, beam=32 * first.beam)
@@ -277,7 +293,9 @@ def k_best(costs: Costs, k: int, effort: Effort | None = None) -> Found:
     # One item after the other under `vmap`, where a `cond` would do the wide search for all of them.
     @jax.custom_batching.sequential_vmap
     def certain(costs: Costs, found: Found) -> Found:
-        return jax.lax.cond(found.exact, lambda _: found, lambda costs: _search(costs, k, wider), costs)
+        return jax.lax.cond(
+            found.exact, lambda _: found, lambda costs: _search(costs, found.impossible, k, wider), costs
+        )
 
     return certain(costs, found)
 
