@@ -17,6 +17,7 @@ from hl_jax.constraints import CONSTRAINTS
 from hl_jax.scenario import Scenario
 from launch.agents import make_params
 from launch.beyond_rows import CHUNK, CONFIG, EXPERIMENTS, SPARSE, agent_for, begin, go_on, optimum_ms, scenario, stack
+from launch.progress import Progress
 
 SETTLED = 50  # real steps after which decisions are judged
 WINDOW, WINDOWS_FROM = 80, 60  # real steps that what exploring costs is averaged over, and after which
@@ -136,4 +137,12 @@ def endurance(seeds: int) -> list[dict[str, Any]]:
         Course(f"{name}/{limit}, exploring", scenario(f"exp{name}", limit), most, 2000, changes=True, priced=True)
         for name, limit in (("A", "85"), ("B", "Min"), ("D", "Max"))
     ]
-    return [measure(course) for course in courses]
+    found: list[dict[str, Any]] = []
+    with Progress(len(courses), 0, "endurance", "line") as progress:
+        for course in courses:
+            found.append(measure(course))
+            numbers = (
+                f"above 1 % {found[-1]['over_share_percent']:.3f} %, worst {found[-1]['worst_regret_percent']:.2f} %"
+            )
+            progress.advance(1, f"{course.name}: {numbers}")
+    return found

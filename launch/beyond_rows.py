@@ -23,6 +23,7 @@ from hl_jax.constraints import CONSTRAINTS, constraint_value
 from hl_jax.scenario import Device, Scenario
 from launch.agents import make_agent, make_params
 from launch.errors import RunError
+from launch.progress import Progress
 from launch.run_folder import is_optimal
 from launch.scenario_files import load_scenario
 
@@ -171,10 +172,12 @@ def _summary(name: str, cases: Sequence[Case], seen: dict[str, np.ndarray], star
 def _lines(named: Sequence[tuple[str, Callable[[int], Case]]], seeds: int, steps: int) -> list[dict[str, Any]]:
     """A line for each name, over seeds."""
     found = []
-    for name, case_of in named:
-        cases = [case_of(seed) for seed in range(seeds)]
-        _, seen = courses(cases, steps)
-        found.append(_summary(name, cases, seen))
+    with Progress(len(named), 0, "steps to optimal", "case") as progress:
+        for name, case_of in named:
+            cases = [case_of(seed) for seed in range(seeds)]
+            _, seen = courses(cases, steps)
+            found.append(_summary(name, cases, seen))
+            progress.advance(1, f"{name}: worst {found[-1]['worst'] or 'never'}")
     return found
 
 

@@ -79,7 +79,12 @@ def _new_folder(chosen: Settings) -> pathlib.Path:
     return pathlib.Path("runs") / f"{chosen.scenario.name}-{chosen.agent}-{now}"
 
 
-def _check_seeds(summary: dict[str, Any]) -> None:
+def check_seeds(summary: dict[str, Any]) -> None:
+    """Ends the command with exit status 1 if a seed failed.
+
+    Raises:
+      RunError: naming the first that did.
+    """
     failed = units.failed_seeds(summary)
     if failed:
         raise RunError(f"{len(failed)} of {len(summary['seeds'])} seeds failed; first {failed[0]}")
@@ -110,13 +115,13 @@ def main() -> int:
     if runner.oracle is None:
         print("Nobody knows a real fleet's optimum; --calibration=FILE (python -m launch.calibrate) gives a twin's.")
         print(f"results: {folder}/ (summary.json, metrics.csv, decisions.md, curves.png, events/, steps.jsonl)")
-        _check_seeds(summary)
+        check_seeds(summary)
         return 0
     steps = summary["aggregate"]["steps_to_optimal"]
     middle = "never" if steps["median"] is None else f"{steps['median']:g}"
     print(f"{steps['succeeded']} of {steps['seeds']} seeds reached the optimum; median real steps: {middle}")
     print(f"results: {folder}/ (summary.json, metrics.csv, decisions.md, curves.png, events/)")
-    _check_seeds(summary)
+    check_seeds(summary)
     return 0
 
 

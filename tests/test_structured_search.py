@@ -13,7 +13,7 @@ from scipy import optimize
 
 from hl_jax import milp
 from hl_jax.structured import bounds, search
-from hl_jax.structured.costs import BIG, Costs, accuracy_units, mean_response_ms
+from hl_jax.structured.costs import BIG, NOTHING, Costs, accuracy_units, mean_response_ms, require
 
 ACCURACY = (90.0, 88.0, 85.0, 74.5, 89.0, 87.0, 83.0, 72.5)
 TIMES = (460.0, 280.0, 170.0, 90.0, 250.0, 165.0, 110.0, 75.0)
@@ -244,6 +244,49 @@ def test_less_effort_keeps_the_bound_honest() -> None:
         if bool(found.exact):
             np.testing.assert_allclose(found.mean_ms[0], truth, rtol=2e-6)
     assert uncertain > 0, "so little effort should leave something open"
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e7])
+def test_costs_that_are_not_finite_are_impossible_choices(scale: float) -> None:
+    """Against brute force over what is left; where nothing is left there is no action, rather than any."""
+    rng = np.random.default_rng(10)
+    find = jax.jit(lambda costs: search.k_best(costs, 3))
+    nothing = 0
+    for round_ in range(60):
+        costs = random_costs(rng, 3, models=4)
+        part = (0.0, 0.3, 0.8)[round_ % 3]
+        tables = [np.array(scale * table, np.float32) for table in (costs.local, costs.edge, costs.cloud)]
+        for table in tables:
+            gone = rng.random(table.shape) < part
+            table[gone] = rng.choice([np.nan, np.inf, -np.inf], gone.sum())
+        local, edge, cloud = map(jnp.asarray, tables)
+        costs = costs.replace(local=local, edge=edge, cloud=cloud)  # type: ignore[attr-defined]
+        with jax.debug_nans(False):
+            found = find(costs)
+        means = []
+        for joint in itertools.product(range(6), repeat=3):
+            sent = joint.count(4), joint.count(5)
+            each = [
+                tables[0][i, c] if c < 4 else (tables[1][i, sent[0]] if c == 4 else tables[2][i, sent[1]])
+                for i, c in enumerate(joint)
+            ]
+            fine = np.mean(np.asarray(costs.accuracy)[list(joint)]) >= float(costs.constraint) - 1e-3
+            if fine and np.isfinite(each).all():
+                means.append(np.mean(each))
+        expected = np.sort(means)[:3]
+        np.testing.assert_allclose(found.mean_ms[: len(expected)], expected, rtol=1e-5)
+        assert np.isinf(found.mean_ms[len(expected) :]).all()
+        assert (np.asarray(found.actions)[len(expected) :] == NOTHING).all()
+        read = [tables[0], tables[1][:, 1:], tables[2][:, 1:]]
+        assert int(found.impossible) == sum(int((~np.isfinite(table)).sum()) for table in read)
+        if len(expected):
+            assert float(found.lower_bound_ms) <= expected[0] * (1.0 + 1e-6)
+            require(found)
+        else:
+            nothing += 1
+            with pytest.raises(ValueError, match="expected a joint action that meets the constraint at a finite cost"):
+                require(found)
+    assert nothing
 
 
 def test_bad_arguments_are_refused() -> None:

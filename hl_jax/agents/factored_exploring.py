@@ -19,7 +19,6 @@ from hl_jax.agents.factored_model import Posterior, ResponseModel, Situation
 LEARNING = 30.0  # costs of the best joint action that learning from nothing may spend beyond it, at once
 AFRESH = 3.0  # the same after a change: a part of what is known holds no more
 HALVES_AFTER = 7.0  # real steps
-MOST_OWED = 1.0
 PART_AT_ONCE = 0.5  # of the credit, that one step may spend while learning
 MOST_AT_ONCE = 0.7  # what a step may cost once the loan is gone, but for looks, which are of one device
 LOOK_PRICE = 1.25  # a device's part of the best cost that a nat of information about a place is worth
@@ -43,7 +42,7 @@ def open_account() -> Account:
 def settle(account: Account, spent: chex.Array, earned: float) -> Account:
     """After a step whose expected cost exceeded the best by `spent`."""
     loan = account.loan * 0.5 ** (1.0 / HALVES_AFTER)
-    return Account(credit=jnp.clip(account.credit + earned - spent, -MOST_OWED, loan), loan=loan)
+    return Account(credit=jnp.minimum(account.credit + earned - spent, loan), loan=loan)
 
 
 def afresh(account: Account, changed: chex.Array) -> Account:

@@ -29,6 +29,7 @@ LEVEL_TOP = 8.0  # Table II: a node's CPU level is 0..8
 LOCAL, REMOTE = 0, 1
 GAUSS_NEWTON_STEPS = 6  # at most
 SETTLED = 1e-2  # a Gauss-Newton step that moves no weight by more prior standard deviations is the last
+PARTS = np.array([1.0, 0.5, 0.25, 0.0625, 0.0], np.float32)  # of a Gauss-Newton step, of which the best is taken
 LEAST_PART = 0.05  # of its factor that a predicted time keeps, however negative the amounts
 LOG_REACH = 20.0  # a factor stays within e^-20..e^20 of the scale
 TENABLE = 7.0  # log of the factor by which a hypothesis may be less probable than the best one
@@ -275,20 +276,23 @@ class ResponseModel:
         """Earlier reports, faded, and one step's ([N, ...]) that leaves the recent ones, linearised where they are now.
 
         `forgotten` [D] bool are weights about which nothing that was said counts any more. What is left is what the
-        reports say of the others whatever these weights are (their marginal).
+        reports say of the others, whatever these weights were within their prior (the marginal).
         """
-        # With the forgotten weights' columns first, only the first rows speak of them.
+        # With the forgotten weights' columns first, only the first rows speak of them; with rows of their prior, these
+        # rows hold nothing else.
         order = jnp.argsort(~forgotten, stable=True)
         order = jnp.concatenate([order, jnp.array([forgotten.shape[0]])])
         kept = jnp.arange(order.shape[0]) >= jnp.sum(forgotten)
 
-        def one(rows: chex.Array, weights: chex.Array, std: chex.Array) -> chex.Array:
+        prior = jnp.eye(forgotten.shape[0], order.shape[0]) * forgotten[:, None]
+
+        def one(rows: chex.Array, weights: chex.Array, noise: chex.Array, std: chex.Array) -> chex.Array:
             new = self._equations(weights, std, leaving)
-            both = jnp.concatenate([rows * np.sqrt(fade), new])[:, order]
-            upper = jnp.where(kept[:, None], linear.triangle(both), 0.0)
+            every = jnp.concatenate([rows * np.sqrt(fade), new, noise * prior])[:, order]
+            upper = jnp.where(kept[:, None], linear.triangle(every), 0.0)
             return jnp.zeros_like(upper).at[:, order].set(upper)
 
-        rows = jax.vmap(one)(summary.rows, posterior.mean, jnp.asarray(self.prior_weights[1]))
+        rows = jax.vmap(one)(summary.rows, posterior.mean, posterior.noise, jnp.asarray(self.prior_weights[1]))
         return Summary(rows=rows, count=fade * summary.count + jnp.sum(leaving.trust))
 
     def fit(self, posterior: Posterior, summary: Summary, recent: Reports) -> Posterior:
@@ -304,13 +308,21 @@ class ResponseModel:
             # In units of the prior's standard deviations its rows are the unit matrix.
             known = linear.triangle(jnp.concatenate([jnp.eye(size, size + 1), rows / noise]))
 
+            def miss(weights: chex.Array) -> chex.Array:
+                units = (weights - mean) / std
+                error = recent.logs - log_time(weights, recent.factors, recent.amounts)
+                left = known[:, :size] @ units - known[:, size]
+                return jnp.sum(recent.trust * error**2) / noise**2 + jnp.sum(left**2)
+
             def step(carry: Any) -> Any:
                 weights, _root, taken, _moved = carry
                 new = self._equations(weights, std, recent) / noise
                 upper = linear.triangle(jnp.concatenate([known, new]))[:size]
-                units = linear.solve(upper[:, :size], upper[:, size:])[:, 0]
-                moved = jnp.max(jnp.abs(mean + std * units - weights) / std)
-                return mean + std * units, upper[:, :size], taken + 1, moved
+                whole = mean + std * linear.solve(upper[:, :size], upper[:, size:])[:, 0] - weights
+                # A whole step may lead uphill where times are far from linear in the weights.
+                misses = jax.vmap(lambda part: miss(weights + part * whole))(jnp.asarray(PARTS))
+                part = jnp.asarray(PARTS)[jnp.argmin(misses)]
+                return weights + part * whole, upper[:, :size], taken + 1, jnp.max(jnp.abs(part * whole) / std)
 
             def unsettled(carry: Any) -> chex.Array:
                 return (carry[2] < GAUSS_NEWTON_STEPS) & (carry[3] > SETTLED)
@@ -320,8 +332,7 @@ class ResponseModel:
             units = (weights - mean) / std
             error = recent.logs - log_time(weights, recent.factors, recent.amounts)
             squares = jnp.sum(recent.trust * error**2) + jnp.sum((rows[:, :size] @ units - rows[:, size]) ** 2)
-            misfit = squares / noise**2 + jnp.sum(units**2)
-            evidence = -0.5 * misfit - jnp.sum(jnp.log(jnp.abs(jnp.diagonal(root)))) - count * jnp.log(noise)
+            evidence = -0.5 * miss(weights) - jnp.sum(jnp.log(jnp.abs(jnp.diagonal(root)))) - count * jnp.log(noise)
             # Weights that the data determine take their share of the residuals away.
             inverse = linear.solve(root, jnp.eye(size))
             determined = size - jnp.sum(inverse**2)
