@@ -55,11 +55,13 @@ def _ms(lines: Lines, users: int) -> float:
 
 def _times(lines: Lines) -> list[int]:
     """After how many steps the lines were judged."""
-    return sorted({line["after"] for line in lines})
+    return sorted({line.get("after", 0) for line in lines})
 
 
 def _means(lines: Lines) -> str:
-    parts = [[line["mean_regret_percent"] for line in lines if line["after"] == after] for after in _times(lines)]
+    parts = [
+        [line["mean_regret_percent"] for line in lines if line.get("after", 0) == after] for after in _times(lines)
+    ]
     return " and ".join(f"{sum(part) / len(part):.2f}" for part in parts)
 
 

@@ -154,7 +154,7 @@ class RealRun:
             seed.run, notes = checkpoints.load(path, seed.run, self.owner)
             seed.epoch, seed.rows, seed.seen = notes["epoch"], notes["rows"], notes["seen"]
             seed.before = tuple(notes["before"])
-            seed.failure = run_folder.Failure(**notes["failure"]) if notes["failure"] else None
+            seed.failure = run_folder.Failure(**notes["failure"]) if notes.get("failure") else None
         return seed
 
     def _save(self, seed: Seed) -> None:

@@ -106,7 +106,9 @@ class Simulation:
                 group.run, notes = checkpoints.load(self._path(index), group.run, self.owner)
                 group.epoch = notes["epoch"]
                 group.history = {int(seed): rows for seed, rows in notes["history"].items()}
-                group.failures = {int(seed): run_folder.Failure(**one) for seed, one in notes["failures"].items()}
+                group.failures = {
+                    int(seed): run_folder.Failure(**one) for seed, one in notes.get("failures", {}).items()
+                }
             found.append(group)
         return found
 

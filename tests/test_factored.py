@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -15,19 +16,19 @@ from hl_jax.agents import factored
 from hl_jax.agents.world import Run, World, compiled_world
 from hl_jax.constraints import constraint_value
 from hl_jax.penalty import sufficient_penalty
-from hl_jax.scenario import Node
+from hl_jax.scenario import Device, Node, Scenario
 from launch import units
 from launch.errors import InputError
 from launch.evaluate import asked_constraints
 from launch.flags import Settings
-from tests.builders import small_scenario
+from tests.builders import POOL, TIMING, small_scenario
 from tests.trees import assert_identical
 
 USERS, STEPS = 3, 24
 SCENARIO = small_scenario(USERS, constraint=80.0, noise=0.03)
 PARAMS = simulator.make_params(SCENARIO, sufficient_penalty(SCENARIO))
 ACCURACY = np.array(SCENARIO.choice_accuracy())
-CONFIG = factored.FactoredConfig(memory=32)
+CONFIG = factored.FactoredConfig(recent=32 * USERS)
 AGENT = factored.make(CONFIG, USERS, SCENARIO.choice_accuracy(), SCENARIO.constraint)
 PROGRAMS = training.programs(AGENT)
 suggest, decide, fit_model = jax.jit(AGENT.suggest), jax.jit(AGENT.decide), jax.jit(AGENT.fit_model)
@@ -133,7 +134,7 @@ def test_the_model_recovers_planted_times(form):
     random = np.random.default_rng(3)
     state = started(0).agent
     true = jax.jit(functools.partial(simulator.response_ms, params, params.start))
-    tried = random.integers(0, scenario.choices, (CONFIG.memory, USERS))
+    tried = random.integers(0, scenario.choices, (32, USERS))
     # By chance all of them hardly ever meet on one node.
     tried[:2] = [[scenario.choices - 2] * USERS, [scenario.choices - 1] * USERS]
     for action in jnp.asarray(tried, jnp.int32):
@@ -177,12 +178,84 @@ def test_the_same_agent_runs_in_a_world_stepped_from_the_host():
 
 
 def test_a_training_leaves_a_whole_run_folder(tmp_path):
-    config = factored.FactoredConfig(epochs=4, memory=8)
+    config = factored.FactoredConfig(epochs=4, recent=8)
     chosen = Settings(small_scenario(2, constraint=80.0), "80", "factored", config, (0, 1), 1)
     summary = units.run(chosen, tmp_path / "run", threads=1)
     assert [seed["real_steps"] for seed in summary["seeds"]] == [4, 4]
     assert all(seed["accuracy"] >= 80.0 for seed in summary["seeds"])
     assert (tmp_path / "run" / "decisions.md").exists()
+
+
+def _scaled(factor: float) -> Scenario:
+    """All times of the small scenario so many times as long."""
+    names = [field.name for field in dataclasses.fields(TIMING) if field.name.endswith("_ms")]
+    times = {name: getattr(TIMING, name) for name in names}
+    longer = {n: tuple(factor * one for one in t) if isinstance(t, tuple) else factor * t for n, t in times.items()}
+    # Monitors look as often as tasks take, or all that they ever show is that a node is full.
+    period = max(1000.0 * factor, 1.0)
+    return small_scenario(USERS, noise=0.03, timing=dataclasses.replace(TIMING, **longer), monitor_period_ms=period)
+
+
+def _speeds(*speeds: float) -> Scenario:
+    devices = tuple(Device(f"S{index + 1}", speed=speed) for index, speed in enumerate(speeds))
+    return small_scenario(USERS, noise=0.03, devices=devices)
+
+
+EQUAL = dataclasses.replace(
+    TIMING, local_ms=(200.0,) * 3, edge_ms=200.0, cloud_ms=200.0, edge_share_ms=1e-3, cloud_share_ms=1e-3
+)
+ONE_MODEL = dataclasses.replace(POOL, names=("d0",), accuracy=(90.0,), million_macs=(500.0,))
+EXTREMES = {
+    "no noise": small_scenario(USERS, noise=0.0),
+    "noise of 50 %": small_scenario(USERS, noise=0.5),
+    "times all equal": small_scenario(USERS, noise=0.03, timing=EQUAL),
+    "one device": small_scenario(1, noise=0.03),
+    "two devices": small_scenario(2, noise=0.03),
+    "one model": small_scenario(
+        USERS, noise=0.03, pool=ONE_MODEL, timing=dataclasses.replace(TIMING, local_ms=(400.0,))
+    ),
+    "speeds of 0.01 and 100": _speeds(0.01, 100.0, 1.0),
+    "speed 100": _speeds(100.0, 100.0, 100.0),
+    "speed 0.01": _speeds(0.01, 0.01, 0.01),
+    "times of 1e-3 ms": _scaled(1e-5),
+    "times of 1e7 ms": _scaled(1e5),
+}
+
+
+@functools.cache
+def _programs(users: int, accuracy: tuple[float, ...]) -> Any:
+    """What runs any scenario of a size: 60 steps of three seeds, each step's decision and whether all was well."""
+    agent = factored.make(factored.FactoredConfig(recent=24), users, accuracy, 80.0)
+
+    @jax.jit
+    def run(params: simulator.EnvParams) -> Any:
+        starts = evaluation.start_states(jax.random.key(0), params, 1)
+
+        def step(run: Run, _: None) -> Any:
+            run, report = training.epoch(agent, run, (), params, starts)
+            return run, (report.evaluation.cost_ms[0].max(), report.wrong.any())
+
+        def course(seed: Any) -> Any:
+            start = training.init(agent, seed, params)
+            start = start.replace(agent=factored.under(start.agent, params.constraint))
+            return jax.lax.scan(step, start, None, length=60)[1]
+
+        return jax.lax.map(course, jnp.arange(3))
+
+    return run
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+@pytest.mark.parametrize("constraint", [70.0, 80.0, 90.0])
+def test_extremes_stay_finite_and_end_at_the_optimum(name, constraint):
+    scenario = dataclasses.replace(EXTREMES[name], constraint=min(constraint, max(EXTREMES[name].pool.accuracy)))
+    params = simulator.make_params(scenario, sufficient_penalty(scenario))
+    costs, wrong = _programs(scenario.users, scenario.choice_accuracy())(params)
+    assert not np.asarray(wrong).any()
+    assert np.isfinite(costs).all()
+    regret = np.asarray(costs)[:, -1] / oracle.brute_force(params).art_ms - 1.0
+    # With so much noise 60 steps tell means apart to some percent only.
+    assert (regret <= (0.05 if scenario.noise == 0.5 else evaluation.TOLERANCE)).all(), regret
 
 
 def test_ranges_of_constraints():

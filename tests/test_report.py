@@ -57,6 +57,21 @@ def full(tmp_path_factory):
     return made, out
 
 
+def test_a_seed_that_failed_is_a_shortfall_and_counts_nowhere(tmp_path):
+    broken = {"failed": {"epoch": 3, "what": "q_params isn't finite"}, "art_ms": None, "feasible": None, "decision": []}
+    seeds = [fake.seed_entry(MIN, 0, 1000), fake.seed_entry(MIN, 1, None, **broken), fake.seed_entry(MIN, 2, 1200)]
+    fake.write_unit(tmp_path, MIN, seeds)
+    fake.write_unit(tmp_path, MAX, [fake.seed_entry(MAX, seed, None, **broken) for seed in (0, 1, 2)])
+    made = build([MIN, MAX], tmp_path)
+    report.write(made, tmp_path)
+    ours = made["table5"]["rows"][0]["ours"]
+    assert (ours["seeds"], ours["agreeing"], ours["differing"]) == (2, [0, 2], [])
+    assert made["table5"]["rows"][1]["ours"] is None
+    told = [one["text"] for one in made["shortfalls"] if one["kind"] == "failed"]
+    assert len(told) == 2
+    assert "seed 1, epoch 3: q_params isn't finite" in told[0]
+
+
 def test_every_printed_number_is_the_paper_s(full):
     made, _ = full
     by_row = {(row["experiment"], str(row["constraint"])): row for row in paper(5)["rows"]}

@@ -14,7 +14,7 @@ import pytest
 from absl import flags
 
 from hl_jax import comparison
-from launch import report_html, sweep_axes, sweep_document, sweep_plan, sweep_report
+from launch import report_html, sweep_axes, sweep_document, sweep_plan, sweep_report, units
 from launch.sweep_axes import Axis, Grid
 from launch.sweep_plan import Point
 from tests.builders import SCENARIOS
@@ -57,6 +57,25 @@ def lognormal(assignment: dict[str, str], seed: int, factor: float = 1.0) -> int
     """Steps around 1,000, drawn for this assignment and seed alone."""
     draw = np.random.default_rng([seed, *json.dumps(assignment, sort_keys=True).encode()]).normal()
     return round(1000.0 * factor * math.exp(0.3 * draw))
+
+
+def test_a_run_that_failed_is_told_and_counts_nowhere(tmp_path):
+    points, axes = plan(6, k_best="5,20")
+    write(points, tmp_path, lognormal)
+    whole = build(tmp_path, points, axes)
+    unit = points[0].units()[0]
+    file = tmp_path / "units" / unit.folder / "summary.json"
+    summary = json.loads(file.read_text(encoding="utf-8")) | {"agent": "hybrid"}
+    summary["seeds"][0] |= {"failed": {"epoch": 7, "what": "q_params isn't finite"}, "steps_to_optimal": None}
+    file.write_text(json.dumps(summary), encoding="utf-8")
+    failed = units.failures({unit.folder: file.parent})
+    report = build(tmp_path, points, axes, failed)
+    assert failed == {unit.folder: f"hybrid, seed {unit.settings.seeds[0]}, epoch 7: q_params isn't finite"}
+    before, after = whole["cells"][0], report["cells"][0]
+    assert (before["seeds"], after["seeds"], after["succeeded"]) == (6, 5, 5)
+    assert report["cells"][1] == whole["cells"][1]
+    sweep_report.write(report, tmp_path)
+    assert "epoch 7" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,7 @@ class Training:
 
     def __init__(self, env: TestbedEnv) -> None:
         self.lost = 0
-        self._agent = make_agent("factored", FactoredConfig(memory=16), env.scenario)
+        self._agent = make_agent("factored", FactoredConfig(recent=32), env.scenario)
         self._host, self._env = Stepped(self._agent), env
         agent_key, env_key = jax.random.split(jax.random.key(0))
         agent = self._agent.init(agent_key, jnp.asarray(env.reset()))

@@ -10,16 +10,18 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import psutil
 import pytest
 
 from edge_cloud import inventory as inventories
 from hl_jax import oracle, simulator
+from hl_jax.agents import q_learning
 from hl_jax.agents.q_learning import QLearningConfig
 from hl_jax.simulator import Orchestration
 from launch import agents, fleet_figures, real, scenario_files, units
-from launch.errors import InputError
+from launch.errors import InputError, RunError
 from launch.flags import RealSettings, Settings
 from tests.edge_cloud import fleets
 
@@ -39,6 +41,7 @@ class Simulated:
     """In the place of real nodes: the simulator behind the adapter's methods. Interrupts when told to."""
 
     interrupt_at = -1
+    reported: float | None = None  # a response time that the first device reports in step 8
 
     def __init__(self, scenario, inventory, params, *, folder, record):
         self.params, self.record_path, self.note = params, record, {}
@@ -61,6 +64,8 @@ class Simulated:
             raise KeyboardInterrupt
         obs, self.state, *rest, info = self._step(jax.random.key(self.steps), self.state, joint, self.params)
         info = jax.device_get(info) | {"lost": np.zeros(2, bool)}
+        if self.steps == 8 and self.reported is not None:
+            info["response_ms"] = np.array([self.reported, info["response_ms"][1]], np.float32)
         outcomes = [{"response_ms": float(ms)} for ms in info["response_ms"]]
         entry = self.note | {"step": self.steps, "action": joint.tolist(), "outcomes": outcomes}
         self.record.write(json.dumps(entry) + "\n")
@@ -90,6 +95,47 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(simulated, tmp_path, mon
     assert sum(note["phase"] == "measure" for note in notes) == 8
     rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + 6
+
+
+@pytest.mark.parametrize("reported", [float("nan"), 0.0, -1.0, float("inf")])
+def test_a_response_time_that_is_none_is_told_and_nothing_recorded_is_lost(simulated, tmp_path, monkeypatch, reported):
+    monkeypatch.setattr(Simulated, "reported", reported)
+    expected = r"response times: expected finite ones above 0 ms, found \[.*\] in seed 0, epoch 2, step 9"
+    with pytest.raises(RunError, match=expected):
+        units.run(chosen(), tmp_path / "run")
+    assert len((tmp_path / "run" / "steps.jsonl").read_text().splitlines()) == 9
+    monkeypatch.setattr(Simulated, "reported", None)
+    summary = units.run(chosen(), tmp_path / "run")  # from the first epoch's checkpoint
+    assert [seed["real_steps"] for seed in summary["seeds"]] == [18, 18]
+
+
+class Spoilt(q_learning.QLearning):
+    """Its table becomes NaN in the second epoch."""
+
+    def epoch(self, world, run, plan):
+        run, learning = q_learning.QLearning.epoch(self, world, run, plan)
+        spoilt = jnp.where(run.agent.real_steps > 6, jnp.nan, run.agent.table)
+        return run.replace(agent=run.agent.replace(table=spoilt)), learning
+
+
+def test_on_real_nodes_the_last_finite_policy_goes_on_deciding(simulated, tmp_path, monkeypatch):
+    fine = agents.make_agent("q_learning", CONFIG, SCENARIO)
+    monkeypatch.setattr(real, "make_agent", lambda *_: Spoilt(**vars(fine)))
+    with jax.debug_nans(False):
+        summary = units.run(chosen(), tmp_path / "run")
+    kept = real.RealRun(chosen(), tmp_path / "run", units.owner(chosen()))
+    labels = SCENARIO.choice_labels()
+    for seed in summary["seeds"]:
+        assert seed["failed"]["epoch"] == 2
+        assert "table" in seed["failed"]["what"]
+        assert (seed["real_steps"], seed["measurements"]) == (6, 4)
+        obs = jax.numpy.zeros(12, jax.numpy.int32)
+        agent = kept.load(kept.fresh(seed["seed"], obs)).run.agent
+        assert np.isfinite(agent.table[: int(agent.rows)]).all()
+        joint = np.asarray(fine.decide(agent, agent.obs))
+        assert " ".join(labels[choice] for choice in joint) in seed["decisions"]
+    notes = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
+    assert len(notes) == 2 * (12 + 4)  # the steps of the epoch that failed are there, too
 
 
 def test_a_twin_gives_an_oracle_and_none_leaves_it_open(simulated, tmp_path):
