@@ -16,6 +16,7 @@ from absl import flags
 
 from launch import beyond_figures, errors, provenance
 from launch.beyond_bars import ROWS, read
+from launch.beyond_kept import Kept
 from launch.checkpoints import write_atomically
 from launch.errors import InputError
 from launch.run_folder import make_folder
@@ -29,14 +30,16 @@ flags.DEFINE_string("out", "runs/factored", "Folder for what was measured.")
 flags.DEFINE_string("reproduction", "", "report.json of launch.reproduce: the other agents' steps, for the picture.")
 
 
-def measure(name: str, seeds: int) -> dict[str, Any]:
-    """Measures one row."""
+def measure(name: str, seeds: int, folder: pathlib.Path) -> dict[str, Any]:
+    """Measures one row, or what is left of it."""
     import importlib  # a row's module defines what it needs when it is asked for
 
     row = ROWS[name]
     function = getattr(importlib.import_module(f"launch.{row.module}"), row.function)
     began = time.perf_counter(), time.process_time()
-    lines = function() if row.module == "beyond_search" else function(seeds)
+    kept = Kept(folder / f"{name}.partial.json", seeds)
+    lines = function() if row.module == "beyond_search" else function(seeds, kept)
+    kept.discard()
     return {
         "row": name,
         "command": "python -m launch.beyond " + " ".join(sys.argv[1:]),
@@ -96,7 +99,7 @@ def main() -> None:
     use_compilation_cache()
     for name in FLAGS.rows:
         print(f"{name} …", file=sys.stderr, flush=True)
-        found = measure(name, FLAGS.seeds)
+        found = measure(name, FLAGS.seeds, folder)
         write_atomically(folder / f"{name}.json", (json.dumps(found, indent=1) + "\n").encode())
         print(f"{name}: {ROWS[name].result(found['lines'])} ({found['wall_s']:.0f} s)", file=sys.stderr, flush=True)
     measured = read(folder)

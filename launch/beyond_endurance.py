@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import resource
 import time
 from collections.abc import Sequence
@@ -16,8 +17,8 @@ from hl_jax import evaluation, oracle
 from hl_jax.constraints import CONSTRAINTS
 from hl_jax.scenario import Scenario
 from launch.agents import make_params
+from launch.beyond_kept import Kept
 from launch.beyond_rows import CHUNK, CONFIG, EXPERIMENTS, SPARSE, agent_for, begin, go_on, optimum_ms, scenario, stack
-from launch.progress import Progress
 
 SETTLED = 50  # real steps after which decisions are judged
 WINDOW, WINDOWS_FROM = 80, 60  # real steps that what exploring costs is averaged over, and after which
@@ -73,7 +74,7 @@ def _after_change(course: Course, agent: Any, runs: Any) -> int | None:
     return evaluation.first_lasting(range(1, len(good) + 1), [bool(one) for one in good])
 
 
-def measure(course: Course) -> dict[str, Any]:
+def measure(course: Course) -> list[dict[str, Any]]:
     """One line of the row."""
     asked, agent = course.scenario, agent_for(course.scenario.users)
     states = STATES if asked.dynamics else 1
@@ -94,7 +95,7 @@ def measure(course: Course) -> dict[str, Any]:
             regret.append(regrets(seen, optima)[:, skipped:])
     each = np.concatenate(regret, axis=1)
     over = each > 100.0 * evaluation.TOLERANCE
-    return {
+    line = {
         "case": course.name,
         "seeds": course.seeds,
         "steps": course.steps,
@@ -111,6 +112,7 @@ def measure(course: Course) -> dict[str, Any]:
         **_flatness(seconds),
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
+    return [line]
 
 
 def _flatness(seconds: Sequence[float]) -> dict[str, float]:
@@ -120,7 +122,7 @@ def _flatness(seconds: Sequence[float]) -> dict[str, float]:
     return {"step_time_ratio": float(late / early)}
 
 
-def endurance(seeds: int) -> list[dict[str, Any]]:
+def endurance(seeds: int, kept: Kept) -> list[dict[str, Any]]:
     """All lines; `seeds` of a headline row (20) means 10 of each cell, and a quarter of them for the longest runs."""
     most, few = max(seeds // 2, 1), max(seeds // 4, 1)
     courses = [
@@ -137,12 +139,6 @@ def endurance(seeds: int) -> list[dict[str, Any]]:
         Course(f"{name}/{limit}, exploring", scenario(f"exp{name}", limit), most, 2000, changes=True, priced=True)
         for name, limit in (("A", "85"), ("B", "Min"), ("D", "Max"))
     ]
-    found: list[dict[str, Any]] = []
-    with Progress(len(courses), 0, "endurance", "line") as progress:
-        for course in courses:
-            found.append(measure(course))
-            numbers = (
-                f"above 1 % {found[-1]['over_share_percent']:.3f} %, worst {found[-1]['worst_regret_percent']:.2f} %"
-            )
-            progress.advance(1, f"{course.name}: {numbers}")
-    return found
+    parts = {course.name: functools.partial(measure, course) for course in courses}
+    told = "above 1 % {over_share_percent:.3f} %, worst {worst_regret_percent:.2f} %"
+    return kept.measure(parts, lambda line: told.format(**line))

@@ -22,8 +22,8 @@ from hl_jax.agents.world import Agent, compiled_world
 from hl_jax.constraints import CONSTRAINTS, constraint_value
 from hl_jax.scenario import Device, Scenario
 from launch.agents import make_agent, make_params
+from launch.beyond_kept import Kept
 from launch.errors import RunError
-from launch.progress import Progress
 from launch.run_folder import is_optimal
 from launch.scenario_files import load_scenario
 
@@ -169,31 +169,35 @@ def _summary(name: str, cases: Sequence[Case], seen: dict[str, np.ndarray], star
     }
 
 
-def _lines(named: Sequence[tuple[str, Callable[[int], Case]]], seeds: int, steps: int) -> list[dict[str, Any]]:
+def _line(name: str, case_of: Callable[[int], Case], seeds: int, **more: Any) -> list[dict[str, Any]]:
+    cases = [case_of(seed) for seed in range(seeds)]
+    _, seen = courses(cases, STEPS)
+    return [{**_summary(name, cases, seen), **more}]
+
+
+def _told(line: dict[str, Any]) -> str:
+    return f"worst seed {line['worst'] or 'never'}"
+
+
+def _lines(named: Sequence[tuple[str, Callable[[int], Case]]], seeds: int, kept: Kept) -> list[dict[str, Any]]:
     """A line for each name, over seeds."""
-    found = []
-    with Progress(len(named), 0, "steps to optimal", "case") as progress:
-        for name, case_of in named:
-            cases = [case_of(seed) for seed in range(seeds)]
-            _, seen = courses(cases, steps)
-            found.append(_summary(name, cases, seen))
-            progress.advance(1, f"{name}: worst {found[-1]['worst'] or 'never'}")
-    return found
+    parts = {name: functools.partial(_line, name, case_of, seeds) for name, case_of in named}
+    return kept.measure(parts, _told)
 
 
-def cells(seeds: int, noise: float = 0.03) -> list[dict[str, Any]]:
+def cells(seeds: int, kept: Kept, noise: float = 0.03) -> list[dict[str, Any]]:
     """The 20 cells of Table V."""
     named = []
     for experiment in EXPERIMENTS:
         for constraint in CONSTRAINTS:
             asked = scenario(f"exp{experiment}", constraint, noise=noise)
             named.append((f"{experiment}/{constraint}", functools.partial(Case, scenario=asked)))
-    return _lines(named, seeds, STEPS)
+    return _lines(named, seeds, kept)
 
 
-def noise10(seeds: int) -> list[dict[str, Any]]:
+def noise10(seeds: int, kept: Kept) -> list[dict[str, Any]]:
     """The same at 10 % noise."""
-    return cells(seeds, noise=0.1)
+    return cells(seeds, kept, noise=0.1)
 
 
 def _unequal(constraint: str, seed: int) -> Case:
@@ -202,9 +206,9 @@ def _unequal(constraint: str, seed: int) -> Case:
     return Case(seed, scenario("expA", constraint, devices=devices))
 
 
-def unequal(seeds: int) -> list[dict[str, Any]]:
+def unequal(seeds: int, kept: Kept) -> list[dict[str, Any]]:
     """Experiment A with speeds drawn per device and seed, 0.5 to 2 (uniform in the logarithm)."""
-    return _lines([(f"A/{name}", functools.partial(_unequal, name)) for name in CONSTRAINTS], seeds, STEPS)
+    return _lines([(f"A/{name}", functools.partial(_unequal, name)) for name in CONSTRAINTS], seeds, kept)
 
 
 def _other_form(experiment: str, constraint: str, form: str, seed: int) -> Case:
@@ -220,7 +224,7 @@ def _other_form(experiment: str, constraint: str, form: str, seed: int) -> Case:
     return Case(seed, changed)
 
 
-def form(seeds: int) -> list[dict[str, Any]]:
+def form(seeds: int, kept: Kept) -> list[dict[str, Any]]:
     """Contention in steps or quadratic, local times that don't follow MACs (a factor of e^-0.5 to e^0.5 each)."""
     named = [
         (f"{kind} {experiment}/{constraint}", functools.partial(_other_form, experiment, constraint, kind))
@@ -228,27 +232,29 @@ def form(seeds: int) -> list[dict[str, Any]]:
         for experiment in "AB"
         for constraint in CONSTRAINTS
     ]
-    return _lines(named, seeds, STEPS)
+    return _lines(named, seeds, kept)
 
 
-def fifty(seeds: int) -> list[dict[str, Any]]:
+def fifty(seeds: int, kept: Kept) -> list[dict[str, Any]]:
     """50 devices on regular links, each constraint."""
     named = [(f"50/{name}", functools.partial(Case, scenario=scenario("fifty", name))) for name in CONSTRAINTS]
-    return _lines(named, seeds, STEPS)
+    return _lines(named, seeds, kept)
 
 
-def users(seeds: int) -> list[dict[str, Any]]:
+def users(seeds: int, kept: Kept) -> list[dict[str, Any]]:
     """Steps against the number of users, at 85 %: experiment A's devices up to five, larger scenarios beyond."""
     asked = [(count, scenario("expA", "85").with_users(count)) for count in (1, 2, 3, 4, 5)]
     asked += [(one.users, one) for one in (scenario(name, "85") for name in ("ten", "twenty", "fifty", "hundred"))]
-    found = []
-    for count, one in asked:
-        line = _lines([(f"{count} users", functools.partial(Case, scenario=one))], seeds, STEPS)[0]
-        found.append({**line, "users": count})
-    return found
+    parts = {
+        f"{count} users": functools.partial(
+            _line, f"{count} users", functools.partial(Case, scenario=one), seeds, users=count
+        )
+        for count, one in asked
+    }
+    return kept.measure(parts, _told)
 
 
-def dynamic(seeds: int) -> list[dict[str, Any]]:
+def dynamic(seeds: int, kept: Kept) -> list[dict[str, Any]]:
     """Conditions that change: regret of the greedy decision over fresh states, early on and at the end."""
     asked = scenario("dynamic")
     agent = agent_for(asked.users)
@@ -266,12 +272,11 @@ def dynamic(seeds: int) -> list[dict[str, Any]]:
 
         return jax.lax.map(lambda state: jax.lax.map(lambda start: one(state, start), fresh), states)
 
-    found = []
-    for steps in (EARLY_STEPS["dynamic"], STEPS):
+    def after(steps: int) -> list[dict[str, Any]]:
         runs, seen = courses([Case(seed, asked) for seed in range(seeds)], steps)
         art, met = judge(runs.agent)
         regret = 100.0 * (np.asarray(art, np.float64) / optima - 1.0)
-        found += [
+        return [
             {
                 "case": f"{steps} steps, seed {seed}",
                 "after": steps,
@@ -283,10 +288,12 @@ def dynamic(seeds: int) -> list[dict[str, Any]]:
             }
             for seed in range(seeds)
         ]
-    return found
+
+    parts = {f"{steps} steps": functools.partial(after, steps) for steps in (EARLY_STEPS["dynamic"], STEPS)}
+    return kept.measure(parts, lambda line: f"worst regret {line['worst_regret_percent']:.2f} %")
 
 
-def sweep(seeds: int) -> list[dict[str, Any]]:
+def sweep(seeds: int, kept: Kept) -> list[dict[str, Any]]:
     """Constraints from 72.8 to 89.9 in steps of 0.1, asked early on and at the end of runs at 85."""
     asked = scenario("expA", "85")
     agent: Any = agent_for(asked.users)
@@ -304,12 +311,11 @@ def sweep(seeds: int) -> list[dict[str, Any]]:
         constraints = jnp.asarray(wanted, jnp.float32)
         return jax.lax.map(lambda state: jax.lax.map(lambda value: one(state, value), constraints), states)
 
-    found = []
-    for steps in (EARLY_STEPS["sweep"], STEPS):
+    def after(steps: int) -> list[dict[str, Any]]:
         runs, _ = courses([Case(seed, asked) for seed in range(seeds)], steps)
         art, met = judge(runs.agent)
         regret = 100.0 * (np.asarray(art, np.float64) / optimum - 1.0)
-        found += [
+        return [
             {
                 "case": f"{steps} steps, seed {seed}",
                 "after": steps,
@@ -321,13 +327,15 @@ def sweep(seeds: int) -> list[dict[str, Any]]:
             }
             for seed in range(seeds)
         ]
-    return found
+
+    parts = {f"{steps} steps": functools.partial(after, steps) for steps in (EARLY_STEPS["sweep"], STEPS)}
+    return kept.measure(parts, lambda line: f"worst regret {line['worst_regret_percent']:.2f} %")
 
 
-def drift(seeds: int) -> list[dict[str, Any]]:
+def drift(seeds: int, kept: Kept) -> list[dict[str, Any]]:
     """The edge becomes twice as slow after `DRIFT_STEP` real steps."""
-    found = []
-    for name, constraint in (("expA", "89"), ("expA", "Max"), ("expD", "Max"), ("unequal", "89")):
+
+    def change(name: str, constraint: str) -> list[dict[str, Any]]:
         asked = scenario(name, constraint)
         timing = asked.timing
         slower = dataclasses.replace(timing, edge_ms=2.0 * timing.edge_ms, edge_share_ms=2.0 * timing.edge_share_ms)
@@ -337,5 +345,8 @@ def drift(seeds: int) -> list[dict[str, Any]]:
         old = seen["art_ms"][:, DRIFT_STEP] / optimum_ms(cases[0].later or asked) - 1.0
         line["noticed"] = int((seen["changes"][:, -1] > seen["changes"][:, DRIFT_STEP - 1]).sum())
         line["regret_after_one_step_percent"] = float(100.0 * np.median(old))
-        found.append(line)
-    return found
+        return [line]
+
+    cases = (("expA", "89"), ("expA", "Max"), ("expD", "Max"), ("unequal", "89"))
+    parts = {f"{name}/{limit}": functools.partial(change, name, limit) for name, limit in cases}
+    return kept.measure(parts, _told)
