@@ -59,6 +59,15 @@ def _flat(reports: Reports) -> Reports:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), reports)
 
 
+def _summed(reports: Reports, at: Posterior, steps: int) -> factored_model.Summary:
+    """What the first steps' reports say, linearised at a posterior, nothing faded or forgotten."""
+    summary = MODEL.no_summary()
+    for step in range(steps):
+        row = jax.tree.map(lambda leaf, step=step: leaf[step], reports)
+        summary = fold(summary, at, row, 1.0, NOTHING_FORGOTTEN)
+    return summary
+
+
 def _settled(posterior: Posterior, summary: factored_model.Summary, recent: Reports) -> Posterior:
     """Fitted until nothing moves; the noise is kept as the prior has it, so that both ways weigh alike."""
     start = MODEL.start()
@@ -71,11 +80,7 @@ def test_reports_that_are_summed_up_say_what_they_said_one_by_one():
     """Folded where the weights have settled, a linearised report is the report."""
     reports = _reports(np.random.default_rng(0), 24)
     whole = _settled(MODEL.start(), MODEL.no_summary(), _flat(reports))
-    summary = MODEL.no_summary()
-    for step in range(12):
-        summary = fold(
-            summary, whole, jax.tree.map(lambda leaf, step=step: leaf[step], reports), 1.0, NOTHING_FORGOTTEN
-        )
+    summary = _summed(reports, whole, 12)
     halves = _settled(whole, summary, _flat(jax.tree.map(lambda leaf: leaf[12:], reports)))
     assert float(summary.count) == 24
     np.testing.assert_allclose(halves.mean, whole.mean, atol=2e-2)
@@ -92,11 +97,7 @@ def _precision(posterior: Posterior) -> np.ndarray:
 def test_what_is_faded_counts_less_and_the_prior_does_not_fade():
     reports = _reports(np.random.default_rng(1), 6)
     whole = _settled(MODEL.start(), MODEL.no_summary(), _flat(reports))
-    summary = MODEL.no_summary()
-    for step in range(6):
-        summary = fold(
-            summary, whole, jax.tree.map(lambda leaf, step=step: leaf[step], reports), 1.0, NOTHING_FORGOTTEN
-        )
+    summary = _summed(reports, whole, 6)
     nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), reports)
     rows = np.asarray(summary.rows, np.float64)
     faded = fold(summary, whole, nothing, 0.25, NOTHING_FORGOTTEN)
@@ -114,11 +115,7 @@ def test_forgetting_a_node_keeps_what_is_said_of_everything_else():
     """Against the marginal worked out in double precision: the precision's Schur complement."""
     reports = _reports(np.random.default_rng(2), 30)
     whole = _settled(MODEL.start(), MODEL.no_summary(), _flat(reports))
-    summary = MODEL.no_summary()
-    for step in range(30):
-        summary = fold(
-            summary, whole, jax.tree.map(lambda leaf, step=step: leaf[step], reports), 1.0, NOTHING_FORGOTTEN
-        )
+    summary = _summed(reports, whole, 30)
     gone = np.asarray(MODEL.weights_of(jnp.array([False, True, True, False])))  # the second device and the edge
     nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), reports)
     left = fold(summary, whole, nothing, 1.0, jnp.asarray(gone))
