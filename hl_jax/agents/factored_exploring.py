@@ -16,8 +16,8 @@ import numpy as np
 from hl_jax.agents import factored_model
 from hl_jax.agents.factored_model import Posterior, ResponseModel, Situation
 
-LEARNING = 30.0  # costs of the best joint action that learning from nothing may spend beyond it, at once
-AFRESH = 3.0  # the same after a change: a part of what is known holds no more
+LEARNING = 30.0  # costs of the best joint action that may be lent to learning from nothing
+AFRESH = 3.0  # the same after a change, when a part of what is known holds no more
 HALVES_AFTER = 7.0  # real steps
 PART_AT_ONCE = 0.5  # of the credit, that one step may spend while learning
 MOST_AT_ONCE = 0.7  # what a step may cost once the loan is gone, but for looks, which are of one device
