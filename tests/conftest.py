@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
+from collections.abc import Iterator
 
 import hypothesis
 import jax
+import pytest
 
 _ROOT = pathlib.Path(__file__).parent.parent
 # A directory per worker: JAX doesn't write its cache atomically. In the environment, so that the entry points
@@ -29,3 +31,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_code_is_given_back() -> Iterator[None]:
+    """Each program keeps some mappings of memory; a process may hold 65,530 of them, and dies in XLA at the next."""
+    yield
+    jax.clear_caches()

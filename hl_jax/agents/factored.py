@@ -3,9 +3,9 @@
 Algorithm 1's shape stays. *Direct experience*: every real step is kept, with every device's own response time (step 5
 of Figure 1). *System model*: `factored_model`, fitted again after each step. *Planning*: an exact search through the
 model's structure for the K best joint actions, one of which is tried for real. The policy is the same search under the
-model's means, so no Q-values are needed: costs don't depend on earlier actions, hence a policy that minimises the next
-cost is optimal, and Algorithm 1's Q would only be a slower copy of the model. The constraint is known and enters the
-search: it may change at any time, and no step breaks it.
+model's most probable times, with caution where they are unsure. No Q-values are needed: costs don't depend on earlier
+actions, hence a policy that minimises the next cost is optimal, and Algorithm 1's Q would only be a slower copy of the
+model. The constraint is known and enters the search: it may change at any time, and no step breaks it.
 
 What to try follows from uncertainty (Thompson sampling): each device draws its own model from the posterior, so that
 devices try different things at once, and of the K best joint actions under these models the one is taken whose reports
@@ -30,6 +30,8 @@ from hl_jax.agents.factored_model import Posterior, ResponseModel, Situation
 from hl_jax.agents.world import Run, Totals, World, real_step
 from hl_jax.structured import search
 from hl_jax.structured.costs import Costs, Found, mean_response_ms
+
+UNKNOWN = 0.1  # standard deviation of a time's logarithm from which on it is as good as unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,11 @@ class FactoredConfig:
     recent: int = option(
         160, "latest reports that the model is linearised for anew at each step; earlier ones are summed up", low=1
     )
+    caution: float = option(
+        1.5,
+        "standard deviations of its logarithm by which the policy takes a time to be longer, once learning is over",
+        low=0.0,
+    )
     surprise: float = option(
         6.0, "standard deviations from the prediction at which older reports of that node are dropped", low=0.0
     )
@@ -78,6 +85,7 @@ class FactoredState:
     obs: chex.Array  # [F] int32, the environment's current state
     situation: Situation  # the same, less what the last joint action itself put on the nodes' monitors
     levels: factored_levels.Levels  # what is known of both parts
+    highest: chex.Array  # [2] background level of edge and cloud so far: more than that is what tasks put there
     reports: factored_reports.Reports  # the recent ones
     summary: factored_model.Summary  # what earlier ones say
     surprised: chex.Array  # [N + 2] devices, edge, cloud: +1 or -1 if last slower or faster than thought
@@ -127,6 +135,7 @@ class Factored:
             obs=obs.astype(jnp.int32),
             situation=situation,
             levels=factored_levels.init(self.users, situation.level.astype(jnp.int32)),
+            highest=situation.level,
             reports=factored_reports.init(self.recent_steps, factors, amounts),
             summary=self.model.no_summary(),
             surprised=jnp.zeros(self.users + 2),
@@ -146,7 +155,7 @@ class Factored:
     # -- Planning -------------------------------------------------------------------------------------------------
 
     def costs(self, state: FactoredState, weights: chex.Array, situation: Situation, constraint: chex.Array) -> Costs:
-        """What the search reads: predicted times (ms) under each device's own weights ([N, D])."""
+        """What the search reads: times (ms) predicted under weights ([N, D], or [1, D] for all devices)."""
         local, edge, cloud = (table * state.scale_ms for table in self.model.tables(weights, situation))
         known = jnp.asarray(self.accuracy, jnp.float32)
         return Costs(local=local, edge=edge, cloud=cloud, accuracy=known, constraint=constraint)
@@ -190,7 +199,8 @@ class Factored:
         weights = factored_model.sample(sample_key, drawn, self.users)
         sampled = self.costs(state, weights, state.situation, state.constraint)
         choices, k = len(self.accuracy), self.config.k_best
-        expected = self.costs(state, self._likeliest(state), state.situation, state.constraint)
+        likeliest = factored_model.likeliest(state.posterior).mean
+        expected = self.costs(state, likeliest[None, :], state.situation, state.constraint)
         greedy = search.best(expected, search.default_effort(self.users, choices, 1))
         least = greedy.mean_ms[0]
         look = (jax.random.uniform(curious_key) < self.config.curiosity) & (state.real_steps > 0)
@@ -208,13 +218,26 @@ class Factored:
         state = state.replace(key=key, model_steps=state.model_steps + 1, account=account)
         return state, jnp.where(tried, action, greedy.actions[0])
 
-    def _likeliest(self, state: FactoredState) -> chex.Array:
-        """The most probable weights, every device the same. [N, D]."""
-        mean = factored_model.likeliest(state.posterior).mean
-        return jnp.broadcast_to(mean, (self.users, mean.shape[0]))
+    def _cautious(self, state: FactoredState, situation: Situation, constraint: chex.Array) -> Costs:
+        """The most probable times (ms), longer the less sure they are, once what was lent to learning is paid back.
+
+        Of many joint actions the one that looks best is often one whose times are underrated. A level above any that
+        was background so far comes from tasks, of which that many were there before: it makes nothing less sure.
+        """
+        caution = self.config.caution * jnp.clip(1.0 - state.account.loan, 0.0, 1.0)
+        best = factored_model.likeliest(state.posterior)
+        times = self.model.tables(best.mean[None, :], situation)
+        level = jnp.minimum(situation.level, state.highest)
+        spreads = self.model.unsure(best, situation.replace(level=level))
+        local, edge, cloud = (
+            state.scale_ms * time * jnp.exp(caution * jnp.minimum(spread, UNKNOWN))
+            for time, spread in zip(times, spreads, strict=True)
+        )
+        known = jnp.asarray(self.accuracy, jnp.float32)
+        return Costs(local=local, edge=edge, cloud=cloud, accuracy=known, constraint=constraint)
 
     def search(self, state: FactoredState, obs: chex.Array, constraint: chex.Array | None = None) -> Found:
-        """The best joint action under the model's means in an observed state ([F]), with its bounds.
+        """The best joint action under the model, cautiously, in an observed state ([F]), with its bounds.
 
         The last joint action's own traces are taken off where `obs` is what was observed right after it. Anywhere else
         the levels count as background: which tasks are at the nodes isn't observed, and nobody says what ran before.
@@ -229,7 +252,7 @@ class Factored:
         situation = seen.replace(level=jnp.where(last, state.situation.level, seen.level))
         wanted = state.constraint if constraint is None else jnp.asarray(constraint, jnp.float32)
         effort = search.default_effort(self.users, len(self.accuracy), 1)
-        return search.best(self.costs(state, self._likeliest(state), situation, wanted), effort)
+        return search.best(self._cautious(state, situation, wanted), effort)
 
     def decide(self, state: FactoredState, obs: chex.Array, constraint: chex.Array | None = None) -> chex.Array:
         """The greedy joint action ([N] int32) in the observed state [F]; see `search`."""
@@ -276,7 +299,8 @@ class Factored:
         seen = situation.level.astype(jnp.int32)
         levels = factored_levels.update(state.levels, tasks, seen, signs[self.users :] != 0.0)
         situation = situation.replace(level=factored_levels.background(levels))
-        return state.replace(obs=obs.astype(jnp.int32), situation=situation, levels=levels)
+        highest = jnp.maximum(state.highest, situation.level)
+        return state.replace(obs=obs.astype(jnp.int32), situation=situation, levels=levels, highest=highest)
 
     def fit_model(self, state: FactoredState) -> FactoredState:
         """Lines 18 to 20: the system model, fitted to all reports that still count."""

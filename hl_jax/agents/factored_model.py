@@ -34,6 +34,7 @@ LEAST_PART = 0.05  # of its factor that a predicted time keeps, however negative
 LOG_REACH = 20.0  # a factor stays within e^-20..e^20 of the scale
 TENABLE = 7.0  # log of the factor by which a hypothesis may be less probable than the best one
 KNOTS = 16  # at most, of a node's levels over the number of tasks
+DRAWS = 8  # that tell how unsure a time is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Posterior:
     root: chex.Array  # [X, D, D] upper triangle R whose R^T R is the precision
     evidence: chex.Array  # [X] log probability of all reports, up to a constant
     noise: chex.Array  # [X] standard deviation of a report's logarithm
+    deviations: chex.Array  # [X, K, D] K draws less the mean, always from the same normal numbers
 
 
 @chex.dataclass(frozen=True)
@@ -144,6 +146,12 @@ class ResponseModel:
         return np.array(mean, np.float32), np.array(std, np.float32)
 
     @functools.cached_property
+    def normals(self) -> np.ndarray:
+        """Standard normal numbers for `Posterior.deviations`. [D, K]."""
+        size = self.prior_weights[0].shape[0]
+        return np.random.default_rng(0).standard_normal((size, DRAWS)).astype(np.float32)
+
+    @functools.cached_property
     def split(self) -> tuple[int, ...]:
         """Where the parts of a weight vector end: place, device flags, offsets (factors); place, device (amounts)."""
         node = 1 + self.tasks.shape[1] + 5
@@ -180,6 +188,12 @@ class ResponseModel:
         links = jnp.concatenate([np.eye(3)[kind] * weak[0], (kind == 2)[:, None] * weak[1]], axis=1)
         levels = jnp.stack([(kind == 1) * level[0], (kind == 2) * level[1]], axis=1)
         return jnp.concatenate([jnp.concatenate(blocks), links], axis=1), jnp.concatenate([links, levels], axis=1)
+
+    def unsure(self, best: Posterior, situation: Situation) -> tuple[chex.Array, ...]:
+        """Standard deviations of the logarithms of what `tables` predicts under one hypothesis, `best`."""
+        times = self.tables(best.mean[None, :], situation)
+        drawn = jax.vmap(lambda away: self.tables((best.mean + away)[None, :], situation))(best.deviations)
+        return jax.tree.map(lambda one, many: jnp.sqrt(jnp.mean(jnp.log(many / one[None]) ** 2, axis=0)), times, drawn)
 
     def weights_of(self, sources: chex.Array) -> chex.Array:
         """Which weights are a source's own: [N + 2] bool (devices, edge, cloud) -> [D] bool."""
@@ -225,18 +239,19 @@ class ResponseModel:
         )
 
     def tables(self, weights: chex.Array, situation: Situation) -> tuple[chex.Array, chex.Array, chex.Array]:
-        """Predicted times of every device ([N, D] weights, each device its own) at every place, in units of the scale.
+        """Predicted times of every device ([N, D] weights, or [1, D] for all) at every place, in units of the scale.
 
         Returns local [N, l], edge [N, N+1], cloud [N, N+1].
         """
         parts = jnp.split(weights, self.split[:-1], axis=1)
         factors, amounts = self.places(situation)
-        device = self.device(situation.flags)
+        device = jnp.swapaxes(self.device(situation.flags), 0, 1)
         remote = np.arange(factors.shape[0]) >= self.models
         each = jnp.arange(self.users)
-        offset = parts[2].reshape(self.users, self.users, 2)[each, each]  # each row's weights hold all devices' offsets
-        of_device = jnp.einsum("cnf,nf->nc", device, parts[1]) + offset
-        add = jnp.einsum("cnf,nf->nc", device, parts[4])
+        # Each row's weights hold all devices' offsets.
+        offset = jnp.broadcast_to(parts[2].reshape(-1, self.users, 2), (self.users, self.users, 2))[each, each]
+        of_device = jnp.sum(device * parts[1][:, None, :], axis=2) + offset
+        add = jnp.sum(device * parts[4][:, None, :], axis=2)
         factor = parts[0] @ factors.T + of_device[:, remote.astype(int)]
         amount = parts[3] @ amounts.T + add[:, remote.astype(int)]
         time = predicted(factor, amount)
@@ -253,6 +268,7 @@ class ResponseModel:
             root=jax.vmap(jnp.diag)(1.0 / std),
             evidence=jnp.zeros(std.shape[0]),
             noise=jnp.full(std.shape[0], self.prior.noise),
+            deviations=jnp.asarray(std[:, None, :] * self.normals.T),
         )
 
     def no_summary(self) -> Summary:
@@ -339,10 +355,11 @@ class ResponseModel:
             known_reports = self.prior.noise_reports
             freedom = known_reports + jnp.maximum(count - determined, 0.0)
             noise = jnp.sqrt((known_reports * self.prior.noise**2 + squares) / freedom)
-            return weights, root / std[None, :], evidence, jnp.maximum(noise, self.prior.least_noise)
+            deviations = ((inverse @ self.normals) * std[:, None]).T
+            return weights, root / std[None, :], evidence, jnp.maximum(noise, self.prior.least_noise), deviations
 
-        weights, root, evidence, noise = jax.vmap(one)(posterior.mean, std, posterior.noise, summary.rows)
-        return Posterior(mean=weights, root=root, evidence=evidence, noise=noise)
+        weights, root, evidence, noise, deviations = jax.vmap(one)(posterior.mean, std, posterior.noise, summary.rows)
+        return Posterior(mean=weights, root=root, evidence=evidence, noise=noise, deviations=deviations)
 
 
 def predicted(factor: chex.Array, amount: chex.Array) -> chex.Array:
