@@ -156,7 +156,11 @@ class Factored:
 
     def costs(self, state: FactoredState, weights: chex.Array, situation: Situation, constraint: chex.Array) -> Costs:
         """What the search reads: times (ms) predicted under weights ([N, D], or [1, D] for all devices)."""
-        local, edge, cloud = (table * state.scale_ms for table in self.model.tables(weights, situation))
+        return self._priced(state.scale_ms * self.model.times(weights, situation), constraint)
+
+    def _priced(self, times_ms: chex.Array, constraint: chex.Array) -> Costs:
+        """Times of every device at every place ([N, P])."""
+        local, edge, cloud = self.model.tables(times_ms)
         known = jnp.asarray(self.accuracy, jnp.float32)
         return Costs(local=local, edge=edge, cloud=cloud, accuracy=known, constraint=constraint)
 
@@ -183,12 +187,11 @@ class Factored:
         )
         # Costs are means over devices, information is a sum.
         earns = factored_exploring.price(state.account, self.users) * self.users * worth
-        paid = jnp.max(earns) - earns
-        ends = (self.model.models, self.model.models + self.users + 1)
+        local, edge, cloud = self.model.tables(jnp.max(earns) - earns)
         return expected.replace(
-            local=expected.local / least_ms + paid[:, : ends[0]],
-            edge=expected.edge / least_ms + paid[:, ends[0] : ends[1]],
-            cloud=expected.cloud / least_ms + paid[:, ends[1] :],
+            local=expected.local / least_ms + local,
+            edge=expected.edge / least_ms + edge,
+            cloud=expected.cloud / least_ms + cloud,
         )
 
     def suggest(self, state: FactoredState) -> tuple[FactoredState, chex.Array]:
@@ -226,15 +229,10 @@ class Factored:
         """
         caution = self.config.caution * jnp.clip(1.0 - state.account.loan, 0.0, 1.0)
         best = factored_model.likeliest(state.posterior)
-        times = self.model.tables(best.mean[None, :], situation)
         level = jnp.minimum(situation.level, state.highest)
-        spreads = self.model.unsure(best, situation.replace(level=level))
-        local, edge, cloud = (
-            state.scale_ms * time * jnp.exp(caution * jnp.minimum(spread, UNKNOWN))
-            for time, spread in zip(times, spreads, strict=True)
-        )
-        known = jnp.asarray(self.accuracy, jnp.float32)
-        return Costs(local=local, edge=edge, cloud=cloud, accuracy=known, constraint=constraint)
+        spread = self.model.unsure(best, situation.replace(level=level))
+        longer = jnp.exp(caution * jnp.minimum(spread, UNKNOWN))
+        return self._priced(state.scale_ms * self.model.times(best.mean[None, :], situation) * longer, constraint)
 
     def search(self, state: FactoredState, obs: chex.Array, constraint: chex.Array | None = None) -> Found:
         """The best joint action under the model, cautiously, in an observed state ([F]), with its bounds.

@@ -96,7 +96,7 @@ def worth(
     users, models, rows = model.users, model.models, model.users + 1
 
     def times_under(weights: chex.Array) -> chex.Array:
-        return jnp.concatenate(model.tables(weights[None, :], situation), axis=1)
+        return model.times(weights[None, :], situation)
 
     def spread_under(key: chex.PRNGKey, hypothesis: Posterior) -> chex.Array:
         drawn = factored_model.sample(key, hypothesis, MODELS_DRAWN)

@@ -34,7 +34,7 @@ LEAST_PART = 0.05  # of its factor that a predicted time keeps, however negative
 LOG_REACH = 20.0  # a factor stays within e^-20..e^20 of the scale
 TENABLE = 7.0  # log of the factor by which a hypothesis may be less probable than the best one
 KNOTS = 16  # at most, of a node's levels over the number of tasks
-DRAWS = 8  # that tell how unsure a time is
+DRAWS = 16  # that tell how unsure a time is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,12 +168,8 @@ class ResponseModel:
         """
         models, rows = self.models, self.users + 1
         node = 1 + self.tasks.shape[1] + 5
-        blocks = [
-            jnp.concatenate(
-                [jnp.ones((models, 1)), self.standardised[:, None], jnp.eye(models), jnp.zeros((models, 2 * node))],
-                axis=1,
-            )
-        ]
+        local = [jnp.ones((models, 1)), self.standardised[:, None], jnp.eye(models), jnp.zeros((models, 2 * node))]
+        blocks = [jnp.concatenate(local, axis=1)]
         level = situation.level.astype(jnp.float32) / LEVEL_TOP
         weak = situation.weak.astype(jnp.float32)
         for index in (0, 1):
@@ -188,12 +184,6 @@ class ResponseModel:
         links = jnp.concatenate([np.eye(3)[kind] * weak[0], (kind == 2)[:, None] * weak[1]], axis=1)
         levels = jnp.stack([(kind == 1) * level[0], (kind == 2) * level[1]], axis=1)
         return jnp.concatenate([jnp.concatenate(blocks), links], axis=1), jnp.concatenate([links, levels], axis=1)
-
-    def unsure(self, best: Posterior, situation: Situation) -> tuple[chex.Array, ...]:
-        """Standard deviations of the logarithms of what `tables` predicts under one hypothesis, `best`."""
-        times = self.tables(best.mean[None, :], situation)
-        drawn = jax.vmap(lambda away: self.tables((best.mean + away)[None, :], situation))(best.deviations)
-        return jax.tree.map(lambda one, many: jnp.sqrt(jnp.mean(jnp.log(many / one[None]) ** 2, axis=0)), times, drawn)
 
     def weights_of(self, sources: chex.Array) -> chex.Array:
         """Which weights are a source's own: [N + 2] bool (devices, edge, cloud) -> [D] bool."""
@@ -233,30 +223,43 @@ class ResponseModel:
         factors, amounts = self.places(situation)
         device = self.device(situation.flags)[remote, jnp.arange(self.users)]
         offset = jax.nn.one_hot(2 * jnp.arange(self.users) + remote, 2 * self.users)
-        return (
-            jnp.concatenate([factors[place], device, offset], axis=1),
-            jnp.concatenate([amounts[place], device], axis=1),
-        )
+        amount = jnp.concatenate([amounts[place], device], axis=1)
+        return jnp.concatenate([factors[place], device, offset], axis=1), amount
 
-    def tables(self, weights: chex.Array, situation: Situation) -> tuple[chex.Array, chex.Array, chex.Array]:
-        """Predicted times of every device ([N, D] weights, or [1, D] for all) at every place, in units of the scale.
-
-        Returns local [N, l], edge [N, N+1], cloud [N, N+1].
-        """
+    def _terms(self, weights: chex.Array, situation: Situation) -> tuple[chex.Array, chex.Array]:
+        """Factors and amounts of every device ([N, D] weights, or [1, D] for all) at every place. [N, P], linear."""
         parts = jnp.split(weights, self.split[:-1], axis=1)
         factors, amounts = self.places(situation)
         device = jnp.swapaxes(self.device(situation.flags), 0, 1)
-        remote = np.arange(factors.shape[0]) >= self.models
+        remote = np.arange(factors.shape[0])[None, :] >= self.models
         each = jnp.arange(self.users)
         # Each row's weights hold all devices' offsets.
         offset = jnp.broadcast_to(parts[2].reshape(-1, self.users, 2), (self.users, self.users, 2))[each, each]
         of_device = jnp.sum(device * parts[1][:, None, :], axis=2) + offset
         add = jnp.sum(device * parts[4][:, None, :], axis=2)
-        factor = parts[0] @ factors.T + of_device[:, remote.astype(int)]
-        amount = parts[3] @ amounts.T + add[:, remote.astype(int)]
-        time = predicted(factor, amount)
+        of_device, add = (jnp.where(remote, both[:, 1:], both[:, :1]) for both in (of_device, add))
+        return parts[0] @ factors.T + of_device, parts[3] @ amounts.T + add
+
+    def times(self, weights: chex.Array, situation: Situation) -> chex.Array:
+        """Predicted times in units of the scale, weights as in `_terms`. [N, P]."""
+        return predicted(*self._terms(weights, situation))[0]
+
+    def unsure(self, best: Posterior, situation: Situation) -> chex.Array:
+        """Standard deviations of these times' logarithms under one hypothesis, as far as they are linear. [N, P]."""
+        time, grown = predicted(*self._terms(best.mean[None, :], situation))
+
+        def add(squares: chex.Array, away: chex.Array) -> tuple[chex.Array, None]:
+            moved, added = self._terms(away[None, :], situation)
+            return squares + ((moved * grown + added) / time) ** 2, None
+
+        # One by one: what one draw needs stays in a core's cache.
+        squares, _ = jax.lax.scan(add, jnp.zeros_like(time), best.deviations)
+        return jnp.sqrt(squares / DRAWS)
+
+    def tables(self, times: chex.Array) -> tuple[chex.Array, ...]:
+        """Of all places ([N, P]) the local models [N, l], the edge [N, N+1] and the cloud [N, N+1]."""
         ends = (self.models, self.models + self.users + 1)
-        return time[:, : ends[0]], time[:, ends[0] : ends[1]], time[:, ends[1] :]
+        return times[:, : ends[0]], times[:, ends[0] : ends[1]], times[:, ends[1] :]
 
     # -- Learning -------------------------------------------------------------------------------------------------
 
@@ -299,7 +302,6 @@ class ResponseModel:
         order = jnp.argsort(~forgotten, stable=True)
         order = jnp.concatenate([order, jnp.array([forgotten.shape[0]])])
         kept = jnp.arange(order.shape[0]) >= jnp.sum(forgotten)
-
         prior = jnp.eye(forgotten.shape[0], order.shape[0]) * forgotten[:, None]
 
         def one(rows: chex.Array, weights: chex.Array, noise: chex.Array, std: chex.Array) -> chex.Array:
@@ -362,23 +364,22 @@ class ResponseModel:
         return Posterior(mean=weights, root=root, evidence=evidence, noise=noise, deviations=deviations)
 
 
-def predicted(factor: chex.Array, amount: chex.Array) -> chex.Array:
-    """A task's time in units of the scale."""
+def predicted(factor: chex.Array, amount: chex.Array) -> tuple[chex.Array, chex.Array]:
+    """A task's time in units of the scale, and the part of it that is a factor."""
     grown = jnp.exp(jnp.clip(factor, -LOG_REACH, LOG_REACH))
-    return jnp.maximum(grown + amount, LEAST_PART * grown)
+    return jnp.maximum(grown + amount, LEAST_PART * grown), grown
 
 
 def log_time(weights: chex.Array, factors: chex.Array, amounts: chex.Array) -> chex.Array:
     """Logarithm of the predicted times of tasks with features [B, Df] and [B, Da]. [B]."""
     size = factors.shape[1]
-    return jnp.log(predicted(factors @ weights[:size], amounts @ weights[size:]))
+    return jnp.log(predicted(factors @ weights[:size], amounts @ weights[size:])[0])
 
 
 def slopes(weights: chex.Array, factors: chex.Array, amounts: chex.Array) -> chex.Array:
     """Derivatives of `log_time` with respect to the weights. [B, D]."""
     size = factors.shape[1]
-    grown = jnp.exp(jnp.clip(factors @ weights[:size], -LOG_REACH, LOG_REACH))
-    time = jnp.maximum(grown + amounts @ weights[size:], LEAST_PART * grown)
+    time, grown = predicted(factors @ weights[:size], amounts @ weights[size:])
     return jnp.concatenate([factors * (grown / time)[:, None], amounts / time[:, None]], axis=1)
 
 
