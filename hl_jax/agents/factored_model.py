@@ -168,8 +168,8 @@ class ResponseModel:
         """
         models, rows = self.models, self.users + 1
         node = 1 + self.tasks.shape[1] + 5
-        local = [jnp.ones((models, 1)), self.standardised[:, None], jnp.eye(models), jnp.zeros((models, 2 * node))]
-        blocks = [jnp.concatenate(local, axis=1)]
+        constants = np.concatenate([np.ones((models, 1)), self.standardised[:, None], np.eye(models)], axis=1)
+        blocks: list[Any] = [np.pad(constants.astype(np.float32), ((0, 0), (0, 2 * node)))]
         level = situation.level.astype(jnp.float32) / LEVEL_TOP
         weak = situation.weak.astype(jnp.float32)
         for index in (0, 1):
