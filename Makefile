@@ -1,7 +1,7 @@
 # A fresh machine needs Python 3.11 and make; everything else goes into $(VENV).
 #   make train    install what a user needs, then learn experiment C (more flags: make train ARGS="--users=3")
 #   make test     install what a developer needs, then lint, type checks and tests
-#   make lint     ruff and mypy alone
+#   make lint     ruff, mypy and the import contracts alone
 #   make models   install what a local testbed needs, then build the MobileNets into models/
 #   make certs    the same, then certificates for an inventory's nodes (ARGS="--inventory=machines.toml")
 #   make messages generate edge_cloud/messages_pb2.py from edge_cloud/messages.proto
@@ -32,6 +32,7 @@ lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 models: $(TESTBED_STAMP)
 	$(BIN)/python -m launch.models $(ARGS)

@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 
 from edge_cloud import messages_pb2 as pb
-from edge_cloud.rpc import Call, Refused
+from edge_cloud.rpc import Refused
 from edge_cloud.runtime import IMAGE_BYTES, IMAGE_SHAPE
 from edge_cloud.slots import Expired, QueueFull, Slots
 
@@ -69,8 +69,3 @@ def check_reply(request: pb.ClassifyRequest, reply: pb.ClassifyReply) -> str:
 def acknowledged() -> pb.Ack:
     """An answer that says when it was sent."""
     return pb.Ack(sent_at_ms=1000.0 * time.time())
-
-
-def deadline_of(call: Call, cap_s: float) -> float:
-    """Seconds that a call may still take: until its caller's deadline, but no longer than `cap_s`."""
-    return min(call.remaining_s, cap_s)

@@ -1,6 +1,6 @@
 """What a scenario is: devices, links, nodes, model pool, timing and constraint, as validated plain data.
 
-These records hold the numbers of Tables III and IV and of a calibration; `launch/scenario_files.py` reads
+These records hold the numbers of Tables III and IV and of a calibration; `launch/inputs/scenario_files.py` reads
 them from files, `simulator.make_params` turns them into arrays. Times are ms, accuracies % (ImageNet top-5).
 """
 

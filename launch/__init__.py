@@ -1,3 +1,3 @@
 """Entry points (`python -m launch.train`, …): the only place that reads flags, files and clocks."""
 
-from launch import runtime as runtime  # first: it sets how JAX starts
+from launch.host import runtime as runtime  # first: it sets how JAX starts

@@ -8,7 +8,6 @@ meets both.
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import statistics
 import sys
@@ -24,11 +23,10 @@ from absl import flags
 from hl_jax import evaluation, gymnasium_env, search, training
 from hl_jax.agents.config import HybridConfig
 from hl_jax.scenario import Scenario
-from launch import errors, provenance
-from launch.agents import make_agent, make_params
-from launch.checkpoints import write_atomically
-from launch.errors import InputError
-from launch.flags import agent_config, scenario_file
+from launch.host import errors, files, provenance
+from launch.host.errors import InputError
+from launch.inputs.agents import make_agent, make_params
+from launch.inputs.flags import agent_config, scenario_file
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("repeats", 3, "Turns that each peer takes.")
@@ -184,7 +182,7 @@ def main() -> None:
             speeds = f"{row['ours_steps_per_s']:>14.0f} {row['stable_baselines3_steps_per_s']:>14.1f}"
             print(f"{users:>5} {speeds} {row['ratio']:>8.1f}x {row['compile_s']:>7.1f} s", flush=True)
     if FLAGS.out:
-        write_atomically(pathlib.Path(FLAGS.out), (json.dumps(figures, indent=2) + "\n").encode())
+        files.write_json(pathlib.Path(FLAGS.out), figures, indent=2)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ import numpy as np
 from absl import flags
 
 from hl_jax import calibration, constraints, oracle, scenario, simulator
-from launch import errors, scenario_files
-from launch.errors import InputError
+from launch.host import errors
+from launch.host.errors import InputError
+from launch.inputs import scenario_files
 
 _SOURCE = flags.DEFINE_enum(
     "source", "paper", ["paper", "testbed"], "What to fit the times to: the paper's Table V, or a fleet of real nodes."
@@ -237,11 +238,13 @@ def _print_rows(rows: Sequence[calibration.Row], pool: scenario.ModelPool, path:
 def _from_testbed(out: pathlib.Path) -> None:
     """Measures a fleet, fits, writes the file, and says how well its twin predicts."""
     try:
-        from launch import fleet_profile as profile  # only there are the packages of requirements-testbed.txt needed
+        # Only there are the packages of requirements-testbed.txt needed.
+        from launch.fleet import profile
+        from launch.fleet.inventory import read_inventory
     except ImportError as error:
         expected = "the packages of requirements-testbed.txt"
         raise InputError(f"--source=testbed: expected {expected}, found {error}") from error
-    fleet, inventory = scenario_files.load_scenario(_SCENARIO.value), profile.read_inventory(_INVENTORY.value)
+    fleet, inventory = scenario_files.load_scenario(_SCENARIO.value), read_inventory(_INVENTORY.value)
     observations = profile.measure(fleet, inventory, _REPEATS.value)
     made = profile.fitted(fleet, observations)
     times = dataclasses.asdict(made.timing)

@@ -17,10 +17,12 @@ from absl import flags
 from hl_jax import simulator
 from hl_jax.candidates import best_candidates, canonical
 from hl_jax.scenario import Scenario
-from launch import errors, fleet_profile, units
-from launch.adapter import TestbedEnv
-from launch.errors import InputError
-from launch.flags import chosen_scenario, scenario_file
+from launch.fleet.adapter import TestbedEnv
+from launch.fleet.inventory import read_inventory
+from launch.host import errors
+from launch.host.errors import InputError
+from launch.inputs.flags import chosen_scenario, scenario_file
+from launch.runs.summary import finished
 
 FLAGS = flags.FLAGS
 _INVENTORY = flags.DEFINE_string("inventory", "data/inventories/local.toml", "The fleet (TOML); ports 0: started here.")
@@ -34,7 +36,7 @@ def _decisions(scenario: Scenario) -> list[tuple[str, tuple[int, ...]]]:
     """What the seeds of the given runs decided."""
     labels, found = scenario.choice_labels(), []
     for folder in _RUNS.value:
-        summary = units.finished(pathlib.Path(folder))
+        summary = finished(pathlib.Path(folder))
         if summary is None:
             raise InputError(f"--run_dirs: expected finished runs, found no summary.json in {folder}")
         for seed in summary["seeds"]:
@@ -59,7 +61,7 @@ def main() -> None:
     decided = _decisions(scenario)
     times: dict[tuple[int, ...], list[float]] = {action: [] for action, _ in candidates}
     times |= {action: [] for _, action in decided}
-    inventory = fleet_profile.read_inventory(_INVENTORY.value)
+    inventory = read_inventory(_INVENTORY.value)
     with TestbedEnv(scenario, inventory, simulator.make_params(scenario)) as env:
         env.profile(candidates[0][0], 2)
         for _ in range(_TIMES.value):

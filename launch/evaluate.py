@@ -23,12 +23,15 @@ from hl_jax import evaluation
 from hl_jax.agents.world import Agent
 from hl_jax.constraints import constraint_label, constraint_value
 from hl_jax.simulator import EnvParams, EnvState
-from launch import errors, run_folder, stored, units
-from launch.agents import AGENTS
-from launch.errors import InputError
-from launch.flags import Settings, scenario_file
-from launch.runtime import use_compilation_cache
-from launch.simulated import Group, Simulation
+from launch.host import errors
+from launch.host.errors import InputError
+from launch.host.runtime import use_compilation_cache
+from launch.inputs import settings as stored
+from launch.inputs.agents import AGENTS
+from launch.inputs.flags import scenario_file
+from launch.inputs.settings import Settings
+from launch.runs import folder as run_folder
+from launch.runs.on_simulator import Group, Simulation
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("format", "table", ["table", "json"], "A table to read, or JSON for tools.")
@@ -97,11 +100,11 @@ def judge(folder: pathlib.Path) -> list[dict[str, Any]]:
     """Evaluates every seed of a run as the flags ask, an entry for each constraint."""
     trained = stored.read_settings(folder / "config.json")
     asked = [_asked(trained, constraint) for constraint in asked_constraints(FLAGS.constraint)]
-    groups = Simulation(trained, folder, units.owner(trained), 1).groups()
+    groups = Simulation(trained, folder, trained.digest, 1).groups()
     agent: Agent | None = None
     found = []
     for one in asked:
-        there = Simulation(one, folder, units.owner(trained), 1)
+        there = Simulation(one, folder, trained.digest, 1)
         # The same object for all of them, because compiled programs belong to it.
         agent = agent or there.agent
         found.append(_judge(trained, one, groups, there, agent))

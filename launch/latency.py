@@ -16,9 +16,9 @@ from absl import flags
 
 from edge_cloud.runtime import IMAGE_SHAPE, RUNTIME, load_pool, measure_cpu_ms
 from edge_cloud.slots import Pacing, Slots
-from launch import errors
-from launch.errors import InputError
-from launch.model_files import read_recipes
+from launch.fleet.model_files import read_recipes
+from launch.host import errors
+from launch.host.errors import InputError
 
 _MODELS = flags.DEFINE_string("models", "models", "Folder of the model files (python -m launch.models).")
 _POOL = flags.DEFINE_string("pool", "data/pools/mobilenet.toml", "Model pool (Table III): names and types.")

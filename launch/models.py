@@ -11,8 +11,8 @@ import time
 
 from absl import flags
 
-from launch import errors
-from launch.model_files import build, read_recipes
+from launch.fleet.model_files import build, read_recipes
+from launch.host import errors
 
 _OUT = flags.DEFINE_string("out", "models", "Folder of the model files, which is also their cache.")
 _POOL = flags.DEFINE_string("pool", "data/pools/mobilenet.toml", "Model pool (Table III): widths and types.")

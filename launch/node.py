@@ -15,8 +15,8 @@ from absl import flags
 
 from edge_cloud import inventory as inventories
 from edge_cloud.inventory import Inventory, InventoryError, split_address
-from launch import errors
-from launch.errors import InputError
+from launch.host import errors
+from launch.host.errors import InputError
 
 _INVENTORY = flags.DEFINE_string("inventory", None, "Inventory (TOML) that names the fleet's nodes.", required=True)
 _NAME = flags.DEFINE_string("name", None, "Which node to run; links: the emulation of the links.", required=True)

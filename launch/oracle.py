@@ -14,9 +14,9 @@ from absl import flags
 
 from hl_jax import constraints, oracle, simulator
 from hl_jax.scenario import Scenario
-from launch import errors
-from launch.errors import InputError
-from launch.flags import scenario_file
+from launch.host import errors
+from launch.host.errors import InputError
+from launch.inputs.flags import scenario_file
 
 FLAGS = flags.FLAGS
 

@@ -13,8 +13,10 @@ import numpy as np
 from absl import flags
 
 from hl_jax import simulator
-from launch import errors, fleet_profile, scenario_files
-from launch.adapter import TestbedEnv
+from launch.fleet.adapter import TestbedEnv
+from launch.fleet.inventory import read_inventory
+from launch.host import errors
+from launch.inputs import scenario_files
 
 _INVENTORY = flags.DEFINE_string("inventory", "data/inventories/local.toml", "The fleet (TOML); ports 0: started here.")
 _SCENARIO = flags.DEFINE_string("scenario", "data/scenarios/expA.toml", "Devices, links and cores; links regular.")
@@ -30,7 +32,7 @@ def _row(values: list[float]) -> dict[str, float]:
 def main() -> None:
     """Measures and prints."""
     scenario = scenario_files.load_scenario(_SCENARIO.value)
-    inventory = fleet_profile.read_inventory(_INVENTORY.value)
+    inventory = read_inventory(_INVENTORY.value)
     generator, models = np.random.default_rng(0), len(scenario.pool.names)
     found: dict[str, list[float]] = {name: [] for name in ("all", "device", "edge", "cloud", "decision")}
     load = []

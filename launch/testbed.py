@@ -1,4 +1,9 @@
-"""All nodes of a fleet on this machine: `python -m launch.testbed --action=up`, then `--action=status` or `down`."""
+"""All nodes of a fleet on this machine: `python -m launch.testbed --action=up`, then `--action=status` or `down`.
+
+`--action=draw` makes a picture of what runs on real nodes left: `--topology=RUN`, who computes what under one run's
+decision, with every device's response time; or `--regret=NAME=RUN,…`, regret of the greedy decision (by the twin's
+times) against real steps, for runs that started differently.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +16,22 @@ from collections.abc import Callable
 import psutil
 from absl import flags
 
-from edge_cloud import inventory as inventories
 from edge_cloud.client import Fleet
-from edge_cloud.inventory import InventoryError
-from launch import errors
-from launch.errors import InputError
-from launch.local_fleet import FLEET, GRACE_S, STATE, Testbed
+from launch.fleet.inventory import read_inventory
+from launch.fleet.testbed import FLEET, GRACE_S, STATE, Testbed
+from launch.host import errors
+from launch.host.errors import InputError
+from launch.host.files import write_atomically
+from launch.runs import fleet_figures
 
 _ACTION = flags.DEFINE_enum(
-    "action", "up", ["up", "status", "down"], "Start all nodes, ask for their health, or end them."
+    "action", "up", ["up", "status", "down", "draw"], "Start all nodes, ask for their health, end them; or draw runs."
 )
 _INVENTORY = flags.DEFINE_string("inventory", "data/inventories/local.toml", "The fleet (TOML); only up reads it.")
 _STATE_DIR = flags.DEFINE_string("state_dir", ".testbed", "Folder of a running testbed: logs, certificates, ports.")
+_TOPOLOGY = flags.DEFINE_string("topology", "", "To draw: a finished run on real nodes; its first seed's policy.")
+_REGRET = flags.DEFINE_list("regret", [], "To draw and compare: NAME=RUN_FOLDER of finished runs with a twin.")
+_OUT = flags.DEFINE_string("out", "", "PNG file to draw.")
 
 
 def running(folder: pathlib.Path) -> dict[str, psutil.Process]:
@@ -48,11 +57,7 @@ def running(folder: pathlib.Path) -> dict[str, psutil.Process]:
 def _up(folder: pathlib.Path) -> int:
     if (folder / STATE).exists() and running(folder):
         raise InputError(f"--action: expected no running testbed in {folder}, found one; --action=down ends it")
-    try:
-        inventory = inventories.load(_INVENTORY.value)
-    except InventoryError as error:
-        raise InputError(str(error)) from error
-    testbed = Testbed(inventory, folder, with_parent=False)
+    testbed = Testbed(read_inventory(_INVENTORY.value), folder, with_parent=False)
     testbed.start()
     atexit.unregister(testbed.stop)
     print(f"up: {', '.join(testbed.names())}; inventory {folder / FLEET}")
@@ -61,7 +66,7 @@ def _up(folder: pathlib.Path) -> int:
 
 def _status(folder: pathlib.Path) -> int:
     processes = running(folder)
-    with Fleet(inventories.load(folder / FLEET)) as fleet:
+    with Fleet(read_inventory(str(folder / FLEET))) as fleet:
         serving = fleet.serving(1.0)
     for name, fine in serving.items():
         place = f"process {processes[name].pid}" if name in processes else "no process"
@@ -84,7 +89,23 @@ def _down(folder: pathlib.Path) -> int:
     return 0
 
 
-_DO: dict[str, Callable[[pathlib.Path], int]] = {"up": _up, "status": _status, "down": _down}
+def _draw(_: pathlib.Path) -> int:
+    if not _OUT.value:
+        raise InputError("--out: expected a PNG file to draw, found none")
+    if bool(_TOPOLOGY.value) == bool(_REGRET.value):
+        raise InputError("--topology, --regret: expected one of them, found both or none")
+    if _TOPOLOGY.value:
+        content = fleet_figures.topology(pathlib.Path(_TOPOLOGY.value))
+    else:
+        parts = [entry.partition("=") for entry in _REGRET.value]
+        if any(not folder for _, _, folder in parts):
+            raise InputError(f"--regret: expected NAME=RUN_FOLDER,…, found {','.join(_REGRET.value)!r}")
+        content = fleet_figures.regret({name: pathlib.Path(folder) for name, _, folder in parts})
+    write_atomically(pathlib.Path(_OUT.value), content)
+    return 0
+
+
+_DO: dict[str, Callable[[pathlib.Path], int]] = {"up": _up, "status": _status, "down": _down, "draw": _draw}
 
 
 def main() -> int:

@@ -10,10 +10,15 @@ from typing import Any
 
 from absl import flags
 
-from launch import errors, run_folder, stored, units
-from launch.errors import InputError, RunError
-from launch.flags import RealSettings, Settings, refuse_other_settings, settings
-from launch.runtime import use_compilation_cache
+from launch.host import errors
+from launch.host.errors import InputError, RunError
+from launch.host.runtime import use_compilation_cache
+from launch.inputs import settings as stored
+from launch.inputs.flags import refuse_other_settings, settings
+from launch.inputs.settings import RealSettings, Settings
+from launch.runs import folder as run_folder
+from launch.runs import unit as units
+from launch.runs.summary import failed_seeds
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum(
@@ -50,13 +55,12 @@ def _settings() -> Settings:
     if FLAGS.init_from and not (pathlib.Path(FLAGS.init_from) / "config.json").is_file():
         raise InputError(f"--init_from: expected the folder of a run, found no config.json in {FLAGS.init_from}")
     try:
-        from edge_cloud import inventory  # not among the packages that the simulator needs
+        # Their packages aren't among those that the simulator needs.
+        from edge_cloud.inventory import as_data
+        from launch.fleet.inventory import read_inventory
     except ImportError as error:
         raise InputError(f"--env=testbed: expected the packages of requirements-testbed.txt, found {error}") from error
-    try:
-        fleet = inventory.as_data(inventory.load(FLAGS.inventory))
-    except inventory.InventoryError as error:
-        raise InputError(str(error)) from error
+    fleet = as_data(read_inventory(FLAGS.inventory))
     twin = FLAGS.calibration is not None
     real = RealSettings(inventory=fleet, twin=twin, init_from=FLAGS.init_from, measurements=FLAGS.measurements)
     return dataclasses.replace(chosen, real=real)
@@ -85,7 +89,7 @@ def check_seeds(summary: dict[str, Any]) -> None:
     Raises:
       RunError: naming the first that did.
     """
-    failed = units.failed_seeds(summary)
+    failed = failed_seeds(summary)
     if failed:
         raise RunError(f"{len(failed)} of {len(summary['seeds'])} seeds failed; first {failed[0]}")
 

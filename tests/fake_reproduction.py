@@ -10,8 +10,8 @@ from typing import Any
 
 from hl_jax import oracle, simulator, statistics
 from hl_jax.scenario import Scenario
-from launch import report_plan
-from launch.report_plan import Unit
+from launch.reproduce import plan as report_plan
+from launch.reproduce.plan import Unit
 
 BUDGET = 10_000  # real steps of every seed
 

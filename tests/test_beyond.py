@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from hl_jax import evaluation
-from launch import beyond_endurance, beyond_kept, beyond_rows
-from launch.beyond_bars import ROWS
-from launch.beyond_kept import Kept
+from launch.beyond import endurance as beyond_endurance
+from launch.beyond import kept as beyond_kept
+from launch.beyond import learning as beyond_rows
+from launch.beyond.bars import ROWS
+from launch.beyond.kept import Kept
 from tests.builders import small_scenario
 
 

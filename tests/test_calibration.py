@@ -17,7 +17,7 @@ from hl_jax import calibration, oracle
 from hl_jax.constraints import constraint_value
 from hl_jax.scenario import LINKS, Device, Node, Scenario, Timing
 from hl_jax.simulator import make_params
-from launch.scenario_files import load_pool, load_scenario
+from launch.inputs.scenario_files import load_pool, load_scenario
 from tests import numpy_simulator
 from tests.builders import ROOT, SCENARIOS
 

@@ -19,8 +19,8 @@ from hl_jax.agents.config import HybridConfig
 from hl_jax.constraints import CONSTRAINTS, constraint_value
 from hl_jax.penalty import Penalty, efficient_models, straight_penalty, sufficient_penalty
 from hl_jax.scenario import CONTENTION_FORMS, Device, ModelPool, Node, Scenario
-from launch.agents import AGENTS, make_params
-from launch.scenario_files import load_scenario
+from launch.inputs.agents import AGENTS, make_params
+from launch.inputs.scenario_files import load_scenario
 from tests.builders import DYNAMICS, POOL, SCENARIOS, TIMING, small_scenario
 
 

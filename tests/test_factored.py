@@ -17,10 +17,10 @@ from hl_jax.agents.world import Run, World, compiled_world
 from hl_jax.constraints import constraint_value
 from hl_jax.penalty import sufficient_penalty
 from hl_jax.scenario import Device, Node, Scenario
-from launch import units
-from launch.errors import InputError
 from launch.evaluate import asked_constraints
-from launch.flags import Settings
+from launch.host.errors import InputError
+from launch.inputs.settings import Settings
+from launch.runs import unit as units
 from tests.builders import POOL, TIMING, small_scenario
 from tests.trees import assert_identical
 

@@ -17,10 +17,12 @@ from hl_jax.agents import factored, q_learning
 from hl_jax.agents.config import HybridConfig
 from hl_jax.agents.world import Totals
 from hl_jax.penalty import sufficient_penalty
-from launch import simulated, train, units
-from launch.agents import make_agent
-from launch.errors import RunError
-from launch.flags import Settings
+from launch import train
+from launch.host.errors import RunError
+from launch.inputs.agents import make_agent
+from launch.inputs.settings import Settings
+from launch.runs import on_simulator as simulated
+from launch.runs import unit as units
 from tests.builders import small_scenario
 from tests.trees import assert_identical, plain
 
@@ -144,7 +146,7 @@ def test_a_spoilt_seed_ends_alone_and_is_told(name, leaf, lanes, tmp_path, monke
         train.check_seeds(summary)
     # What is on disk is the last finite state, and a run that goes on from there ends the same.
     (tmp_path / "run" / "summary.json").unlink()
-    simulation = simulated.Simulation(_settings(name, lanes), tmp_path / "run", units.owner(_settings(name, lanes)), 1)
+    simulation = simulated.Simulation(_settings(name, lanes), tmp_path / "run", _settings(name, lanes).digest, 1)
     for group in simulation.groups():
         fields = jax.tree.leaves(jax.tree.map(lambda leaf: not np.isnan(leaf).any(), plain(group.run.agent)))
         assert all(fields)

@@ -10,7 +10,7 @@ import pytest
 from hl_jax import milp, oracle, simulator
 from hl_jax.constraints import CONSTRAINTS, constraint_value
 from hl_jax.scenario import Device, Node
-from launch.scenario_files import load_scenario
+from launch.inputs.scenario_files import load_scenario
 from tests.builders import SCENARIOS, small_scenario
 
 OFFLOADING = {"ten": 10, "twenty": 20, "fifty": 50, "hundred": 100, "unequal": 5}

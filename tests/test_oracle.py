@@ -19,7 +19,7 @@ from hl_jax.scenario import CONTENTION_FORMS, Device, ModelPool, Node, Scenario
 from hl_jax.simulator import Conditions, make_params
 from tests import numpy_simulator
 from tests.builders import CLOUD, D0, D1, D2, EDGE, POOL, ROOT, TIMING, small_scenario
-from tests.test_import_arrows import imported_modules
+from tests.test_house import imported_modules
 
 BITS = st.integers(0, 1)
 # Round numbers, so that different joint actions often take equally long.

@@ -9,7 +9,7 @@ import pytest
 
 from hl_jax import simulator
 from hl_jax.constraints import CONSTRAINTS, constraint_value
-from launch.scenario_files import load_scenario
+from launch.inputs.scenario_files import load_scenario
 from tests.builders import ROOT, SCENARIOS, small_scenario
 
 EXPERIMENTS = ("A", "B", "C", "D")

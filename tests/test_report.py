@@ -13,8 +13,15 @@ import numpy as np
 import pytest
 
 from hl_jax import evaluation
-from launch import peer, provenance, report, report_collect, report_document, report_html, report_markdown, report_plan
-from launch.errors import InputError
+from launch.host import provenance
+from launch.host.errors import InputError
+from launch.report import html as report_html
+from launch.report import markdown as report_markdown
+from launch.reproduce import collect as report_collect
+from launch.reproduce import document as report_document
+from launch.reproduce import plan as report_plan
+from launch.reproduce import report
+from launch.reproduce import sb3 as peer
 from tests import fake_reproduction as fake
 from tests.builders import ROOT
 

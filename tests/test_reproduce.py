@@ -14,9 +14,13 @@ import time
 import pytest
 
 from hl_jax.constraints import CONSTRAINTS
-from launch import agents, peer, report_collect, report_plan, units
-from launch.errors import InputError
-from launch.report_plan import COMPARED
+from launch.host.errors import InputError
+from launch.inputs import agents
+from launch.reproduce import collect as report_collect
+from launch.reproduce import plan as report_plan
+from launch.reproduce import sb3 as peer
+from launch.reproduce.plan import COMPARED
+from launch.runs.summary import finished
 from tests.builders import ROOT
 
 
@@ -78,8 +82,10 @@ def test_other_settings_get_another_folder():
 # Three trainings of two users, small but real.
 SCRIPT = """
 import dataclasses, pathlib, sys
-from launch import report_plan, reproduce
-from launch.runtime import use_compilation_cache
+from launch.reproduce import __main__ as reproduce
+from launch.reproduce import plan as report_plan
+from launch.runs.summary import finished
+from launch.host.runtime import use_compilation_cache
 
 def unit(agent, limit, table):
     made = report_plan.settings("A", 2, limit, agent, 2)
@@ -184,7 +190,7 @@ def test_peer_is_a_unit_that_goes_on_where_it_was(tmp_path):
     assert [first["real_steps"], second["real_steps"]] == [150, 150]
     assert first["experience_s"] != second["experience_s"]
     assert first["oracle_art_ms"] == pytest.approx(summary["aggregate"]["oracle_art_ms"])
-    assert units.finished(tmp_path) == summary
+    assert finished(tmp_path) == summary
     before = files(tmp_path)
     assert peer.run(made, tmp_path) == summary
     assert files(tmp_path) == before

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from hl_jax import simulator
 from hl_jax.scenario import Scenario
-from launch.errors import InputError
-from launch.scenario_files import load_scenario
+from launch.host.errors import InputError
+from launch.inputs.scenario_files import load_scenario
 from tests.builders import ROOT, SCENARIOS
 
 # Tables III and IV of the paper, typed off it.

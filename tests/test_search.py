@@ -20,7 +20,7 @@ from hl_jax import oracle, search, simulator
 from hl_jax.constraints import CONSTRAINTS, constraint_value
 from hl_jax.networks import JointValue
 from hl_jax.penalty import straight_penalty
-from launch.scenario_files import load_scenario
+from launch.inputs.scenario_files import load_scenario
 from tests.builders import SCENARIOS
 
 FEATURES, WIDTH = 4, 6

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hl_jax import simulator
 from hl_jax.penalty import Penalty, straight_penalty, sufficient_penalty
 from hl_jax.scenario import CONTENTION_FORMS, LINKS, Device, ModelPool, Node, Scenario, Timing
-from launch.scenario_files import load_scenario
+from launch.inputs.scenario_files import load_scenario
 from tests import numpy_simulator
 from tests.builders import CLOUD, D0, D1, D2, DYNAMICS, EDGE, SCENARIOS, TIMING, small_scenario
 from tests.env_contract import check_environment, check_step

@@ -14,7 +14,7 @@ import pytest
 
 from hl_jax import simulator
 from hl_jax.scenario import Device, Dynamics, Node
-from launch.scenario_files import load_scenario
+from launch.inputs.scenario_files import load_scenario
 from tests.builders import CLOUD, D0, D1, DYNAMICS, EDGE, SCENARIOS, small_scenario
 
 ENV = simulator.Orchestration()

@@ -12,9 +12,10 @@ import time
 
 import pytest
 
-from launch import sweep_local, sweep_run
-from launch.sweep_plan import Unit
-from launch.sweep_worker import Reply
+from launch.sweep import work as sweep_run
+from launch.sweep.executors import local as sweep_local
+from launch.sweep.executors.worker import Reply
+from launch.sweep.plan import Unit
 from tests.builders import ROOT
 
 # Runs of two users: an instant each, once they are compiled.
@@ -50,7 +51,7 @@ def workers(process: subprocess.Popen[str]) -> list[int]:
             command = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(words[1]) == process.pid and b"launch.sweep_worker" in command:
+        if int(words[1]) == process.pid and b"launch.sweep.executors.worker" in command:
             found.append(int(folder.name))
     return found
 

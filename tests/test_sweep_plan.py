@@ -8,9 +8,11 @@ import pytest
 from absl import flags
 
 from hl_jax.agents.q_learning import QLearningConfig
-from launch import agents, sweep_axes, sweep_plan
-from launch.errors import InputError
-from launch.sweep_axes import Axis, Grid
+from launch.host.errors import InputError
+from launch.inputs import agents
+from launch.sweep import axes as sweep_axes
+from launch.sweep import plan as sweep_plan
+from launch.sweep.axes import Axis, Grid
 from tests.builders import SCENARIOS
 
 BASE = {"scenario": str(SCENARIOS / "expC.toml"), "users": "2", "constraint": "85", "agent": "q_learning", "seeds": "3"}

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from launch import sweep_ray
+from launch.sweep.executors import ray_cluster as sweep_ray
 from tests import test_sweep
 from tests.builders import ROOT
 

@@ -14,9 +14,14 @@ import pytest
 from absl import flags
 
 from hl_jax import comparison
-from launch import report_html, sweep_axes, sweep_document, sweep_plan, sweep_report, units
-from launch.sweep_axes import Axis, Grid
-from launch.sweep_plan import Point
+from launch.report import html as report_html
+from launch.runs.summary import failures
+from launch.sweep import axes as sweep_axes
+from launch.sweep import page as sweep_document
+from launch.sweep import plan as sweep_plan
+from launch.sweep import report as sweep_report
+from launch.sweep.axes import Axis, Grid
+from launch.sweep.plan import Point
 from tests.builders import SCENARIOS
 
 BASE = {"scenario": str(SCENARIOS / "expC.toml"), "users": "2", "constraint": "85", "agent": "hybrid"}
@@ -68,7 +73,7 @@ def test_a_run_that_failed_is_told_and_counts_nowhere(tmp_path):
     summary = json.loads(file.read_text(encoding="utf-8")) | {"agent": "hybrid"}
     summary["seeds"][0] |= {"failed": {"epoch": 7, "what": "q_params isn't finite"}, "steps_to_optimal": None}
     file.write_text(json.dumps(summary), encoding="utf-8")
-    failed = units.failures({unit.folder: file.parent})
+    failed = failures({unit.folder: file.parent})
     report = build(tmp_path, points, axes, failed)
     assert failed == {unit.folder: f"hybrid, seed {unit.settings.seeds[0]}, epoch 7: q_params isn't finite"}
     before, after = whole["cells"][0], report["cells"][0]

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from absl import flags
 
-from launch import sweep_axes, sweep_search
-from launch.errors import InputError
-from launch.sweep_search import Trial
+from launch.host.errors import InputError
+from launch.sweep import axes as sweep_axes
+from launch.sweep import search as sweep_search
+from launch.sweep.search import Trial
 
 needs_optuna = pytest.mark.skipif(not importlib.util.find_spec("optuna"), reason="needs requirements-sweep.txt")
 

@@ -18,7 +18,7 @@ import pytest
 
 from hl_jax import oracle, simulator
 from hl_jax.agents.config import HybridConfig
-from launch.scenario_files import load_scenario
+from launch.inputs.scenario_files import load_scenario
 from tests.builders import SCENARIOS
 from tests.training_runs import EPOCHS, SEEDS, begin, checkpoints, finish, read_checkpoint, results, stop, uninterrupted
 

@@ -18,8 +18,8 @@ import pytest
 from absl import app
 from absl.testing import flagsaver
 
-from launch import checkpoints
-from launch.errors import InputError
+from launch.host.errors import InputError
+from launch.runs import checkpoints
 from tests.builders import SCENARIOS
 from tests.training_runs import begin, contents, finish, results, stop, uninterrupted
 
@@ -32,7 +32,8 @@ Refused = Callable[..., str]
 def entry() -> Any:
     """`launch.train` in this process; what it sets in the environment for JAX stays out of the other tests."""
     before = os.environ.get("XLA_FLAGS")
-    from launch import errors, train
+    from launch import train
+    from launch.host import errors
 
     if before is None:
         os.environ.pop("XLA_FLAGS", None)

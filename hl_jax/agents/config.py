@@ -1,4 +1,4 @@
-"""Every constant of Algorithm 1, with its default and the reason for it; `launch/flags.py` makes each a flag."""
+"""Every constant of Algorithm 1, with its default and the reason for it; `launch/inputs/flags.py` makes each a flag."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from edge_cloud.node import Links, Node
 from hl_jax import simulator
 from hl_jax.penalty import straight_penalty
 from hl_jax.scenario import Scenario
-from launch import model_files
-from launch.local_fleet import with_ports
+from launch.fleet import model_files
+from launch.fleet.testbed import with_ports
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MODELS = tuple(f"d{index}" for index in range(8))

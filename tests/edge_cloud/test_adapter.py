@@ -10,15 +10,17 @@ import signal
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
 from edge_cloud import inventory as inventories
-from launch import adapter, scenario_files
-from launch.adapter import GymnaxTestbed, TestbedEnv
-from launch.errors import InputError
+from launch.fleet import adapter
+from launch.fleet.adapter import TestbedEnv
+from launch.host.errors import InputError
+from launch.inputs import scenario_files
 from tests import env_contract
 from tests.edge_cloud import fleets
 from tests.edge_cloud.fleets import params_of, wait_for
@@ -34,6 +36,25 @@ def local_inventory(model_dir: pathlib.Path, **changes):
     emulation = dataclasses.replace(inventory.emulation, scale=4.0, cpu_ms=fleets.CPU_MS)
     values = {"model_dir": str(model_dir), "emulation": emulation, "monitor_period_ms": 300.0} | changes
     return dataclasses.replace(inventory, **values)
+
+
+class GymnaxTestbed:
+    """A fleet in gymnax 1.0's convention, which the simulator has. The state is the number of steps taken.
+
+    `reset(key, params)` and `step(key, state, action, params)`; keys and params aren't used: the fleet is what it is.
+    """
+
+    def __init__(self, env: TestbedEnv) -> None:
+        self._env = env
+
+    def reset(self, key: Any, params: Any) -> tuple[np.ndarray, np.int32]:
+        """Returns the observation [3N + 6] int32 and the state."""
+        return self._env.reset(), np.int32(0)
+
+    def step(self, key: Any, state: np.int32, action: Any, params: Any) -> tuple[Any, ...]:
+        """One joint decision ([N] int32): obs, state, reward, terminated, truncated, info."""
+        obs, *rest = self._env.step(np.asarray(action))
+        return (obs, np.int32(state + 1), *rest)
 
 
 def test_the_contract_and_everything_that_a_step_leaves(model_dir, tmp_path):
@@ -87,8 +108,8 @@ def test_no_node_outlives_a_trainer_that_was_killed(model_dir, tmp_path):
         """
         import pathlib, sys, time
         from edge_cloud import inventory
-        from launch import local_fleet
-        bed = local_fleet.Testbed(inventory.load(sys.argv[1]), pathlib.Path(sys.argv[2]))
+        from launch.fleet import testbed
+        bed = testbed.Testbed(inventory.load(sys.argv[1]), pathlib.Path(sys.argv[2]))
         bed.start()
         print(*(bed.pid(name) for name in bed.names()), flush=True)
         time.sleep(600)

@@ -21,9 +21,10 @@ from edge_cloud.rpc import CallError
 from hl_jax.agents.factored import FactoredConfig
 from hl_jax.agents.stepped import Stepped, host_world
 from hl_jax.agents.world import Run, Totals
-from launch import adapter, scenario_files
-from launch.adapter import TestbedEnv
-from launch.agents import make_agent
+from launch.fleet import adapter
+from launch.fleet.adapter import TestbedEnv
+from launch.inputs import scenario_files
+from launch.inputs.agents import make_agent
 from tests.edge_cloud import fleets
 from tests.edge_cloud.fleets import CLOUD, EDGE, params_of, wait_for
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from edge_cloud.runtime import Model, load_pool, measure_cpu_ms
-from launch import mobilenet, model_files
-from launch.errors import InputError
-from launch.model_files import Recipe
+from launch.fleet import mobilenet, model_files
+from launch.fleet.model_files import Recipe
+from launch.host.errors import InputError
 from tests.edge_cloud.fleets import MODELS, ROOT
 
 POOL = ROOT / "data" / "pools" / "mobilenet.toml"

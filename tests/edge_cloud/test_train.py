@@ -20,9 +20,12 @@ from hl_jax import oracle, simulator
 from hl_jax.agents import q_learning
 from hl_jax.agents.q_learning import QLearningConfig
 from hl_jax.simulator import Orchestration
-from launch import agents, fleet_figures, real, scenario_files, units
-from launch.errors import InputError, RunError
-from launch.flags import RealSettings, Settings
+from launch.fleet import figures as fleet_figures
+from launch.host.errors import InputError, RunError
+from launch.inputs import agents, scenario_files
+from launch.inputs.settings import RealSettings, Settings
+from launch.runs import on_fleet as real
+from launch.runs import unit as units
 from tests.edge_cloud import fleets
 
 LOCAL = fleets.ROOT / "data" / "inventories" / "local.toml"
@@ -123,7 +126,7 @@ def test_on_real_nodes_the_last_finite_policy_goes_on_deciding(simulated, tmp_pa
     monkeypatch.setattr(real, "make_agent", lambda *_: Spoilt(**vars(fine)))
     with jax.debug_nans(False):
         summary = units.run(chosen(), tmp_path / "run")
-    kept = real.RealRun(chosen(), tmp_path / "run", units.owner(chosen()))
+    kept = real.RealRun(chosen(), tmp_path / "run", chosen().digest)
     labels = SCENARIO.choice_labels()
     for seed in summary["seeds"]:
         assert seed["failed"]["epoch"] == 2

@@ -10,7 +10,8 @@ import pytest
 
 from edge_cloud import inventory as inventories
 from hl_jax import candidates, oracle, simulator, twin
-from launch import fleet_profile, scenario_files
+from launch.fleet import profile as fleet_profile
+from launch.inputs import scenario_files
 from tests.edge_cloud import fleets
 
 SCENARIO = scenario_files.load_scenario(fleets.ROOT / "data" / "scenarios" / "expC.toml")

@@ -1,0 +1,1 @@
+"""`python -m launch.beyond`: what `factored` must show."""

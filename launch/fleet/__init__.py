@@ -1,0 +1,1 @@
+"""Real nodes, as training sees them. `adapter` alone joins hl_jax and edge_cloud."""

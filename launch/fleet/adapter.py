@@ -1,0 +1,276 @@
+"""The one adapter between learning and the real execution layer: a fleet of real nodes as an environment.
+
+Impure: every step runs real inferences on real processes. It keeps the simulator's contract (tests/env_contract.py) and
+uses its cost, so that agents can't tell the two apart, except that response times are what they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+
+from edge_cloud.client import Fleet, Outcome
+from edge_cloud.inventory import Inventory, NodeSpec
+from edge_cloud.rpc import CallError
+from hl_jax import simulator
+from hl_jax.scenario import Node, Scenario
+from launch.fleet.inventory import starts_here
+from launch.fleet.testbed import Testbed
+from launch.host.errors import InputError
+
+RECORD = "steps.jsonl"  # in a run's folder: every step that was taken, learned from or not
+STATE_S = 0.5  # for reading the fleet's state after a step; without an answer the last one is kept
+
+
+@jax.jit
+def _judge(params: simulator.EnvParams, joint: jax.Array, response: jax.Array) -> tuple[jax.Array, ...]:
+    """Accuracy (%), whether the constraint is kept, and cost (ms) of a joint action [N] that took `response` [N] ms."""
+    accuracy = simulator.mean_accuracy(params, joint)
+    return accuracy, simulator.meets_constraint(params, joint), simulator.cost_ms(params, joint, response)
+
+
+def fleet_of(scenario: Scenario, inventory: Inventory) -> Inventory:
+    """The part of an inventory that a scenario describes: its devices, with its links, speeds and cores.
+
+    Links that are regular at both ends need no relay, unless faults are to be played on them.
+
+    Raises:
+      InputError: if the inventory lacks a device or a model of the scenario.
+    """
+    models = scenario.pool.names
+    if not set(models) <= set(inventory.models):
+        found = ", ".join(inventory.models)
+        expected = f"those of scenario {scenario.name} ({', '.join(models)})"
+        raise InputError(f"models: expected {expected}, found {found} in inventory {inventory.name}")
+    if scenario.dynamics is not None:
+        raise InputError(f"scenario {scenario.name}: expected fixed conditions on real nodes, found [dynamics]")
+    faults = inventory.emulation is not None and inventory.emulation.faults
+    weak_edge = scenario.edge.link == "weak"
+
+    def placed(spec: NodeSpec, link: str, weak_upper: bool, **changes: Any) -> NodeSpec:
+        relayed = faults or weak_upper or link == "weak"
+        return dataclasses.replace(spec, link=link, uplink=spec.uplink if relayed else "", **changes)
+
+    def tier(spec: NodeSpec, node: Node, weak_upper: bool) -> NodeSpec:
+        return placed(spec, node.link, weak_upper, cores=node.cores)
+
+    known = {device.name: device for device in inventory.devices}
+    missing = [device.name for device in scenario.devices if device.name not in known]
+    if missing:
+        found = f"none for {', '.join(missing)}"
+        raise InputError(f"nodes: expected scenario {scenario.name}'s devices, found {found} in {inventory.name}")
+    devices = [placed(known[each.name], each.link, weak_edge, speed=each.speed) for each in scenario.devices]
+    edge = tier(inventory.edge, scenario.edge, scenario.cloud.link == "weak")
+    cloud = tier(inventory.cloud, scenario.cloud, False)
+    emulation = inventory.emulation
+    if emulation is not None:
+        cpu_ms = {name: value for name, value in emulation.cpu_ms.items() if name in models}
+        emulation = dataclasses.replace(emulation, cpu_ms=cpu_ms)
+    return dataclasses.replace(inventory, models=models, nodes=(*devices, edge, cloud), emulation=emulation)
+
+
+class TestbedEnv:
+    """A fleet of N devices as an environment. Use as a context: leaving it ends the nodes that it started.
+
+    Args:
+      scenario: what runs. Its calibration isn't used.
+      inventory: the fleet. A local one is fitted to the scenario (`fleet_of`) and started here.
+      params: the scenario as the simulator's arrays, with the penalty of a broken constraint.
+      local: whether to start the nodes here, or they run already, as they are; None: see `starts_here`.
+      folder: of a local testbed's logs, certificates and ports; None: a temporary one.
+      record: file to which every step is added as one line of JSON; None: none.
+
+    Attributes:
+      note: what goes into the record with every step.
+      steps: how many are in the record, or were taken since the start if there is none.
+      testbed: the processes of a local fleet, once started.
+      fleet: the running fleet, once started: for orders (background load, links, faults).
+    """
+
+    __test__ = False  # not a test, whatever pytest makes of its name
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        inventory: Inventory,
+        params: simulator.EnvParams,
+        *,
+        local: bool | None = None,
+        folder: pathlib.Path | None = None,
+        record: pathlib.Path | None = None,
+    ) -> None:
+        self.scenario = scenario
+        local = starts_here(inventory) if local is None else local
+        self.inventory = fleet_of(scenario, inventory) if local else inventory
+        names = [device.name for device in self.inventory.devices]
+        if names != [device.name for device in scenario.devices]:
+            found = ", ".join(names)
+            raise InputError(f"nodes: expected scenario {scenario.name}'s devices, found {found} in {inventory.name}")
+        self.params = params
+        self.note: dict[str, Any] = {}
+        self.deadline_s = self.inventory.deadline_ms / 1000.0
+        self.testbed: Testbed | None = None
+        self.fleet: Fleet | None = None
+        self._local, self._folder, self._record_path = local, folder, record
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._record: TextIO | None = None
+        self._obs = np.zeros(3 * scenario.users + 6, np.int32)
+        self.steps = 0
+
+    def start(self) -> None:
+        """Starts a local fleet, or connects to a running one.
+
+        Raises:
+          InputError: if models, certificates or the record can't be had.
+          TestbedError: if a node doesn't start.
+          TimeoutError: if a running fleet's cloud doesn't know all nodes.
+        """
+        try:
+            if self._record_path is not None:
+                self._record = self._record_path.open("a+", encoding="utf-8")
+                self.steps = self._mend_record()
+            if self._local:
+                folder = self._folder
+                if folder is None:
+                    self._temporary = tempfile.TemporaryDirectory(prefix="hl-jax-testbed-")
+                    folder = pathlib.Path(self._temporary.name)
+                self.testbed = Testbed(self.inventory, folder)
+                self.testbed.start()
+                self.inventory = self.testbed.inventory
+            # Compiled now, so that the first step keeps its deadline.
+            users = self.scenario.users
+            jax.block_until_ready(_judge(self.params, np.zeros(users, np.int32), np.ones(users, np.float32)))
+            self.fleet = Fleet(self.inventory)
+            self.fleet.wait_until_known(self.deadline_s)
+        except OSError as error:
+            self.close()
+            raise InputError(f"record: expected a file to add to, found {error} at {self._record_path}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def reset(self, seed: int = 0) -> np.ndarray:
+        """Lets the monitors forget what was before. Returns the observation [3N + 6], int32.
+
+        The seed has nothing to seed: conditions are fixed, and real response times are not drawn.
+        """
+        time.sleep(self.inventory.monitor_period_ms / 1000.0)
+        self._observe(self.deadline_s)
+        return self._obs.copy()
+
+    def step(
+        self, action: Sequence[int] | np.ndarray
+    ) -> tuple[np.ndarray, np.float32, np.bool_, np.bool_, dict[str, Any]]:
+        """One joint decision ([N] ints in 0..C-1), carried out. Returns by its deadline and `STATE_S`.
+
+        Returns:
+          obs [3N + 6] int32, reward = -cost (ms), terminated, truncated (both False), and info: `response_ms` [N] (a
+          lost request's is the deadline), `mean_ms` the same (nobody knows the real mean), `art_ms`, `accuracy` (%, of
+          the pool's table), `feasible`, `cost_ms`; and `lost` [N] bool, `reasons` [N] (empty where not lost),
+          `queue_ms`, `compute_ms`, `decide_ms` [N], `stale` (the cloud gave no state, obs is the last one).
+
+        Raises:
+          ValueError: if the action isn't one.
+        """
+        joint, choices = np.asarray(action), self.scenario.choices
+        fine = joint.shape == (self.scenario.users,) and np.issubdtype(joint.dtype, np.integer)
+        if not fine or not ((joint >= 0) & (joint < choices)).all():
+            expected = f"{self.scenario.users} integers in 0..{choices - 1}"
+            raise ValueError(f"action: expected {expected}, found {action!r}")
+        if self.fleet is None:
+            raise RuntimeError("step: expected start before, found the fleet not started")
+        joint = joint.astype(np.int32)
+        outcomes = self.fleet.step(joint.tolist(), self.deadline_s)
+        stale = not self._observe(STATE_S)
+        info = self._info(joint, outcomes) | {"stale": np.bool_(stale)}
+        self._write(joint, outcomes, info)
+        self.steps += 1
+        return self._obs.copy(), -info["cost_ms"], np.bool_(False), np.bool_(False), info
+
+    def profile(self, action: Sequence[int] | np.ndarray, times: int) -> np.ndarray:
+        """Measures one joint action again and again. Returns response times [times, N], ms; NaN where lost."""
+        rows = []
+        for _ in range(times):
+            info = self.step(action)[-1]
+            rows.append(np.where(info["lost"], np.nan, info["response_ms"]))
+        return np.stack(rows)
+
+    def _info(self, joint: np.ndarray, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        response = np.array([outcome.response_ms for outcome in outcomes], np.float32)
+        accuracy, feasible, cost = jax.device_get(_judge(self.params, joint, response))
+        return {
+            "response_ms": response,
+            "mean_ms": response,
+            "art_ms": np.float32(response.mean()),
+            "accuracy": np.float32(accuracy),
+            "feasible": np.bool_(feasible),
+            "cost_ms": np.float32(cost),
+            "lost": np.array([outcome.lost != "" for outcome in outcomes]),
+            "reasons": tuple(outcome.lost for outcome in outcomes),
+            "queue_ms": np.array([outcome.queue_ms for outcome in outcomes], np.float32),
+            "compute_ms": np.array([outcome.compute_ms for outcome in outcomes], np.float32),
+            "decide_ms": np.array([outcome.decide_ms for outcome in outcomes], np.float32),
+        }
+
+    def _observe(self, timeout_s: float) -> bool:
+        """Reads the state; False where the cloud doesn't give it."""
+        assert self.fleet is not None
+        try:
+            levels = np.array(self.fleet.state(timeout_s).levels, np.int32)
+        except CallError:
+            return False
+        largest = simulator.observation_levels(self.scenario.users) - 1
+        if levels.shape != largest.shape or not ((levels >= 0) & (levels <= largest)).all():
+            return False  # garbage
+        self._obs = levels
+        return True
+
+    def _write(self, joint: np.ndarray, outcomes: Sequence[Outcome], info: dict[str, Any]) -> None:
+        if self._record is None:
+            return
+        entry = self.note | {
+            "step": self.steps,
+            "time": round(time.time(), 3),
+            "action": joint.tolist(),
+            "cost_ms": round(float(info["cost_ms"]), 3),
+            "outcomes": [dataclasses.asdict(outcome) for outcome in outcomes],
+        }
+        self._record.write(json.dumps(entry) + "\n")
+        self._record.flush()
+
+    def _mend_record(self) -> int:
+        """Number of lines in the record. A line that was cut off, by a kill -9 say, is ended and stays one."""
+        assert self._record is not None
+        self._record.seek(0)
+        content = self._record.read()
+        if content and not content.endswith("\n"):
+            self._record.write("\n")
+            self._record.flush()
+        return len(content.splitlines())
+
+    def close(self) -> None:
+        """Ends the nodes that were started here."""
+        if self.fleet is not None:
+            self.fleet.close()
+        if self.testbed is not None:
+            self.testbed.stop()
+        if self._record is not None:
+            self._record.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+        self.fleet = self.testbed = self._record = self._temporary = None
+
+    def __enter__(self) -> TestbedEnv:
+        self.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()

@@ -1,0 +1,149 @@
+"""Measures a fleet of real nodes for its digital twin: what `python -m launch.calibrate --source=testbed` does.
+
+On a fleet that is started here, weak links are measured too: with a relay on every link, the devices' made weak,
+then the edge's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from hl_jax import simulator, twin
+from hl_jax.scenario import Scenario
+from hl_jax.twin import Observation
+from launch.fleet.adapter import TestbedEnv
+from launch.fleet.inventory import Inventory, starts_here, with_faults
+from launch.host.errors import InputError
+
+
+def planned_actions(users: int, models: int) -> list[tuple[int, ...]]:
+    """Every model on every device in turn; then 1 to N tasks on the edge, and on the cloud.
+
+    Devices run different models: on one machine, the same ones at once slow each other down more than is usual.
+    """
+    local = [tuple((first + device) % models for device in range(users)) for first in range(models)]
+    tiers = [
+        (tier,) * tasks + local[tasks % models][tasks:]
+        for tier in (models, models + 1)
+        for tasks in range(1, users + 1)
+    ]
+    return local + tiers
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def measure(scenario: Scenario, inventory: Inventory, repeats: int) -> list[Observation]:
+    """Carries out the planned joint actions, and some under weak links where these are emulated here.
+
+    Raises:
+      InputError: if the inventory doesn't fit the scenario.
+      RunError: if a node doesn't start.
+    """
+    users, models = scenario.users, len(scenario.pool.names)
+    weak = tuple(device.link == "weak" for device in scenario.devices)
+    observations = []
+    emulated = starts_here(inventory) and inventory.emulation is not None and inventory.emulation.control != ""
+    if emulated:
+        # What links cost when they are weak is measured by itself, below.
+        regular = tuple(dataclasses.replace(device, link="regular") for device in scenario.devices)
+        nodes = {name: dataclasses.replace(getattr(scenario, name), link="regular") for name in ("edge", "cloud")}
+        scenario, weak = dataclasses.replace(scenario, devices=regular, **nodes), (False,) * users
+    with TestbedEnv(scenario, inventory, simulator.make_params(scenario)) as env:
+        env.profile((models - 1,) * users, 2)  # the first steps open connections
+        for action in planned_actions(users, models):
+            times = env.profile(action, repeats)
+            _say(f"{' '.join(map(str, action))}: {np.nanmean(times):.1f} ms")
+            seen = Observation(action, times, weak, scenario.edge.link == "weak", scenario.cloud.link == "weak")
+            observations.append(seen)
+    if emulated:
+        observations += _measure_weak(scenario, inventory, repeats)
+    return observations
+
+
+def _measure_weak(scenario: Scenario, inventory: Inventory, repeats: int) -> list[Observation]:
+    """The same fleet with a relay on every link: the devices' weak, then the edge's.
+
+    Not the cloud's: the timing model has nothing for what a weak cloud costs tasks that stay below it.
+    """
+    assert inventory.emulation is not None
+    users, models, delay = scenario.users, len(scenario.pool.names), inventory.emulation.weak_link_ms
+    relayed = with_faults(inventory)
+    names = [device.name for device in scenario.devices]
+    edge = inventory.edge.name
+    observations = []
+    with TestbedEnv(scenario, relayed, simulator.make_params(scenario)) as env:
+        assert env.fleet is not None
+        env.profile((models - 1,) * users, 2)
+        for place in ("device", "edge"):
+            for name in names:
+                env.fleet.set_link(name, delay if place == "device" else 0.0, delay if place == "edge" else 0.0)
+            env.fleet.set_link(edge, delay if place == "edge" else 0.0)
+            # Local tasks are most of what a fleet does, so most of what is measured.
+            for choice in (models - 1, 0, 1, models, models + 1):
+                action = (choice,) + (models - 1,) * (users - 1)
+                times = env.profile(action, repeats)
+                _say(f"weak {place}, {' '.join(map(str, action))}: {np.nanmean(times):.1f} ms")
+                weak = (place == "device",) * users
+                observations.append(Observation(action, times, weak, place == "edge"))
+    return observations
+
+
+def held_out(
+    scenario: Scenario, inventory: Inventory, count: int, repeats: int, seed: int = 0
+) -> tuple[list[float], list[Observation]]:
+    """Random joint actions that nothing was fitted to: what the twin predicts of their ART, against the fleet.
+
+    Args:
+      scenario: with the twin's timing and contention.
+      inventory: the fleet.
+      count: joint actions.
+      repeats: steps of each, averaged.
+      seed: of the draw.
+
+    Returns:
+      Relative errors of predicted ART, %, and what was measured.
+    """
+    users, choices = scenario.users, scenario.choices
+    generator, errors, observations = np.random.default_rng(seed), [], []
+    params = simulator.make_params(scenario)
+    with TestbedEnv(scenario, inventory, params) as env:
+        env.profile((choices - 3,) * users, 2)
+        for _ in range(count):
+            action = tuple(generator.integers(0, choices, users).tolist())
+            times = env.profile(action, repeats)
+            predicted = float(np.mean(simulator.response_ms(params, params.start, jnp.array(action, jnp.int32))))
+            errors.append(100.0 * (predicted / float(np.nanmean(times)) - 1.0))
+            weak = tuple(device.link == "weak" for device in scenario.devices)
+            links = (scenario.edge.link == "weak", scenario.cloud.link == "weak")
+            observations.append(Observation(action, times, weak, *links))
+    return errors, observations
+
+
+def summary_of(errors: Sequence[float]) -> dict[str, float]:
+    """Median, 95th percentile and worst of the absolute errors, %."""
+    absolute = np.abs(errors)
+    return {
+        "median": round(float(np.median(absolute)), 2),
+        "p95": round(float(np.percentile(absolute, 95)), 2),
+        "worst": round(float(absolute.max()), 2),
+        "bias": round(float(np.median(errors)), 2),
+    }
+
+
+def fitted(scenario: Scenario, observations: Sequence[Observation]) -> twin.Twin:
+    """The twin of what was measured.
+
+    Raises:
+      InputError: if too much was lost to tell.
+    """
+    try:
+        return twin.fit(scenario, observations)
+    except ValueError as error:
+        raise InputError(str(error)) from error

@@ -1,0 +1,67 @@
+"""Files that are either whole or as they were before, and JSON that a command leaves and a later one reads."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from launch.host.errors import InputError
+
+ROOT = pathlib.Path(__file__).parents[2]  # of the repository
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a temporary file's path; what was written there replaces `path` at the end, or `path` stays as it was.
+
+    Raises:
+      InputError: if the disk is full or the folder can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"run folder: expected to write {path}, found: {error.strerror}; earlier files are kept"
+        ) from error
+
+
+def write_atomically(path: pathlib.Path, content: bytes) -> None:
+    """Replaces `path` by `content`, or leaves it as it was.
+
+    Raises:
+      InputError: if the disk is full or the folder can't be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: pathlib.Path, content: Any, indent: int | None = 1) -> None:
+    """Replaces `path` by plain data as JSON.
+
+    Raises:
+      InputError: if the disk is full or the folder can't be written.
+    """
+    write_atomically(path, (json.dumps(content, indent=indent, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """A file's content; None where there is no such file.
+
+    Raises:
+      InputError: if it isn't JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    except ValueError as error:
+        raise InputError(f"{path.name}: expected JSON, found {error} in {path.parent}") from error

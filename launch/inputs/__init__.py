@@ -1,0 +1,1 @@
+"""What a user gives: flags, settings, scenario files, agents."""

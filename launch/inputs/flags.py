@@ -1,0 +1,159 @@
+"""The flags shared by the entry points, and how they become validated settings.
+
+An agent's constants are the fields of its configuration; each becomes a flag here, so that its default, its reason and
+its limits are written once. A flag that isn't given has the chosen agent's default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from absl import flags
+
+from hl_jax.constraints import constraint_value
+from hl_jax.scenario import KNOBS, Scenario
+from launch.host.errors import InputError
+from launch.inputs import agents, scenario_files
+from launch.inputs.settings import Settings
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("scenario", None, "Scenario file, for example data/scenarios/expC.toml (format: data/README.md).")
+flags.DEFINE_string(
+    "calibration",
+    None,
+    "Calibration file instead of the scenario's: a testbed's digital twin (python -m launch.calibrate).",
+)
+flags.DEFINE_string("users", "", "Number of devices, the scenario's first ones; default all of them.")
+flags.DEFINE_string("constraint", "", "Mean accuracy to keep: Min, Max or a percentage; default the scenario's.")
+flags.DEFINE_enum("knobs", "both", KNOBS, "Which of Table I's knobs devices have: offloading, models, or both.")
+flags.DEFINE_enum("agent", "hybrid", sorted(agents.AGENTS), "Who learns (README, Agents).")
+flags.DEFINE_integer("seeds", 5, "Number of seeds; one seed's result doesn't depend on how many there are.")
+flags.DEFINE_integer("first_seed", 0, "The first of them.")
+flags.DEFINE_string("run_dir", "", "Where results go; default runs/<experiment>-<agent>-<time>.")
+flags.DEFINE_bool("resume", False, "Go on with the run in --run_dir, exactly where it was; its own flags hold.")
+flags.DEFINE_integer("threads", 0, "Seeds learned at the same time; 0: as many as there are cores.")
+flags.DEFINE_integer(
+    "lanes", 1, "Seeds in one compiled program (vmap). More suit a GPU; the last bits of results depend on it."
+)
+flags.DEFINE_integer("checkpoint_epochs", 10, "Epochs between checkpoints.")
+flags.DEFINE_float("noise", None, "Noise of the simulator instead of the scenario's (0.03 is 3 %).")
+
+
+def _define_agent_flags() -> None:
+    """One flag a configuration field; the help lists every agent's default."""
+    fields: dict[str, dataclasses.Field[Any]] = {}
+    defaults: dict[str, dict[str, Any]] = {}
+    for name, spec in agents.AGENTS.items():
+        for field in dataclasses.fields(spec.defaults):
+            fields.setdefault(field.name, field)
+            defaults.setdefault(field.name, {})[name] = getattr(spec.defaults, field.name)
+    for name, field in fields.items():
+        shown = ", ".join(f"{agent} {value}" for agent, value in defaults[name].items())
+        text = f"{field.metadata['help']} (default: {shown})"
+        kind = type(next(iter(defaults[name].values())))
+        if "choices" in field.metadata:
+            flags.DEFINE_enum(name, None, list(field.metadata["choices"]), text)
+        else:
+            define = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}[kind]
+            define(name, None, text)  # type: ignore[operator]
+
+
+_define_agent_flags()
+
+
+def own_flags() -> list[flags.Flag]:
+    """The flags of a training, which are defined here."""
+    return list(FLAGS.get_flags_for_module(__name__))
+
+
+def scenario_file() -> Scenario:
+    """The scenario that --scenario names, with --calibration's times and the knobs that --knobs leaves."""
+    if FLAGS.scenario is None:
+        raise InputError("--scenario: expected a scenario file (--scenario=FILE or --flagfile=expC.flags), found none")
+    scenario = scenario_files.load_scenario(FLAGS.scenario)
+    if FLAGS.calibration is not None:
+        scenario = scenario_files.load_calibration(FLAGS.calibration, scenario.pool).apply(scenario)
+    return scenario.with_knobs(FLAGS.knobs)
+
+
+def chosen_scenario(scenario: Scenario, users: str, constraint: str) -> Scenario:
+    """The scenario with so many users and that constraint ("" leaves the file's).
+
+    Raises:
+      InputError: if it hasn't so many devices, or no joint action meets the constraint.
+    """
+    try:
+        if users:
+            if not users.isdecimal():
+                raise ValueError(f"users: expected a number, found {users!r}")
+            scenario = scenario.with_users(int(users))
+        if constraint:
+            scenario = dataclasses.replace(scenario, constraint=constraint_value(constraint, scenario.pool))
+        if FLAGS.noise is not None:
+            scenario = dataclasses.replace(scenario, noise=FLAGS.noise)
+    except ValueError as error:
+        raise InputError(f"--{error} (scenario {FLAGS.scenario})") from error
+    return scenario
+
+
+def agent_config(agent: str) -> Any:
+    """The agent's configuration with the flags that were given.
+
+    Raises:
+      InputError: for a value out of range, or a flag that this agent doesn't have.
+    """
+    spec = agents.AGENTS[agent]
+    known = {field.name for field in dataclasses.fields(spec.defaults)}
+    every = {field.name for other in agents.AGENTS.values() for field in dataclasses.fields(other.defaults)}
+    given = {name: FLAGS[name].value for name in sorted(every) if FLAGS[name].value is not None}
+    for name in given.keys() - known:
+        users = ", ".join(other for other, spec in agents.AGENTS.items() if hasattr(spec.defaults, name))
+        raise InputError(f"--{name}: expected with --agent={users}, found with --agent={agent}")
+    try:
+        return dataclasses.replace(spec.defaults, **given)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def settings() -> Settings:
+    """All flags of a run as validated settings."""
+    for name, low in (("seeds", 1), ("first_seed", 0), ("lanes", 1), ("threads", 0), ("checkpoint_epochs", 1)):
+        if int(FLAGS[name].value or 0) < low:
+            raise InputError(f"--{name}: expected at least {low}, found {FLAGS[name].value}")
+    scenario = chosen_scenario(scenario_file(), FLAGS.users, FLAGS.constraint)
+    return Settings(
+        scenario=scenario,
+        constraint=FLAGS.constraint or f"{scenario.constraint:g}",
+        agent=FLAGS.agent,
+        config=agent_config(FLAGS.agent),
+        seeds=tuple(range(FLAGS.first_seed, FLAGS.first_seed + FLAGS.seeds)),
+        lanes=FLAGS.lanes,
+    )
+
+
+HOW_TO_RUN = ("run_dir", "resume", "threads", "checkpoint_epochs", "flagfile")  # what decides no result
+
+
+def refuse_other_settings(stored: Settings, given: Callable[[], Settings] = settings) -> None:
+    """Checks the flags of a resumed run: none that decides its results, or the same as the run's own.
+
+    Args:
+      stored: the run's settings.
+      given: makes settings from the flags.
+
+    Raises:
+      InputError: naming what differs.
+    """
+    if FLAGS.scenario is not None:
+        mine_all = given()
+        for field in dataclasses.fields(Settings):
+            mine, theirs = getattr(mine_all, field.name), getattr(stored, field.name)
+            if mine != theirs:
+                raise InputError(f"--resume: expected this run's own {field.name} {theirs!r}, found {mine!r}")
+        return
+    for name in sorted({flag.name for flag in own_flags()} - set(HOW_TO_RUN)):
+        if FLAGS[name].present:
+            raise InputError(f"--resume: expected no --{name} (the run has its own), found {FLAGS[name].value!r}")

@@ -1,0 +1,172 @@
+"""Reads scenario, pool and calibration files into `hl_jax.scenario` records, checking every field.
+
+Each error is one line: which key, what was expected, what was found, in which file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from hl_jax.scenario import CONTENTION_FORMS, Device, Dynamics, ModelPool, Node, Scenario, Timing, shown
+from launch.host.errors import InputError
+
+
+def _read(path: pathlib.Path, what: str) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what}: expected UTF-8 text, found byte {error.start} that is not, in {path}") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        found = getattr(error, "strerror", None) or error
+        raise InputError(f"{what}: expected a readable file, found {found} at {str(path)!r}") from error
+    try:
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # the parsers' own errors are ValueErrors
+        form = "JSON" if path.suffix == ".json" else "TOML"
+        raise InputError(f"{what}: expected {form}, found {error} in {path}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{what}: expected a table of keys, found {shown(data)} in {path}")
+    return data
+
+
+def _keys(
+    data: Any, path: pathlib.Path, where: str, needed: set[str], optional: set[str] | None = None
+) -> Mapping[str, Any]:
+    """Checks a table's keys; with `optional` None, further keys are allowed and ignored."""
+    if not isinstance(data, Mapping):
+        raise InputError(f"{where}: expected a table, found {shown(data)} in {path}")
+    for key in sorted(needed - data.keys()):
+        raise InputError(f"{where}: expected the key {key!r}, found none in {path}")
+    unknown = data.keys() - needed - optional if optional is not None else set()
+    for key in sorted(unknown):
+        known = ", ".join(sorted(needed | (optional or set())))
+        raise InputError(f"{where}: expected one of {known}, found the key {shown(key)} in {path}")
+    return data
+
+
+def _typed(record: type[Any], values: Mapping[str, Any], path: pathlib.Path, where: str = "") -> Any:
+    """Builds a record of `hl_jax.scenario`; its own checks know nothing of files, so the place is added here."""
+    try:
+        return record(**values)
+    except ValueError as error:
+        raise InputError(f"{where}{error} in {path}") from error
+
+
+def _sequence(value: Any, path: pathlib.Path, where: str) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise InputError(f"{where}: expected a list of at least one, found {shown(value)} in {path}")
+    return value
+
+
+def _beside(path: pathlib.Path, value: Any, what: str) -> pathlib.Path:
+    """A file that the scenario at `path` names, relative to itself."""
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{what}: expected the path of a file, found {shown(value)} in {path}")
+    return path.parent / value
+
+
+def load_pool(path: pathlib.Path) -> ModelPool:
+    """Reads a model pool (Table III's shape).
+
+    Raises:
+      InputError: where the file or a value in it can't be used.
+    """
+    data = _keys(_read(path, "pool"), path, "pool", {"models"}, {"source"})
+    models = []
+    for index, entry in enumerate(_sequence(data["models"], path, "models")):
+        optional = {"description", "type"}
+        models.append(_keys(entry, path, f"models[{index}]", {"name", "accuracy", "million_macs"}, optional))
+    columns = {
+        "names": tuple(model["name"] for model in models),
+        "accuracy": tuple(model["accuracy"] for model in models),
+        "million_macs": tuple(model["million_macs"] for model in models),
+    }
+    return _typed(ModelPool, columns, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """A calibration file: times, and for a real fleet's twin also its noise and how its nodes share their cores."""
+
+    timing: Timing
+    noise: float | None = None
+    contention: str | None = None
+
+    def apply(self, scenario: Scenario) -> Scenario:
+        """The scenario with these times instead of its own."""
+        changes: dict[str, Any] = {"timing": self.timing}
+        if self.noise is not None:
+            changes["noise"] = self.noise
+        if self.contention is not None:
+            for name in ("edge", "cloud"):
+                changes[name] = dataclasses.replace(getattr(scenario, name), contention=self.contention)
+        return dataclasses.replace(scenario, **changes)
+
+
+def load_timing(path: pathlib.Path, pool: ModelPool) -> Timing:
+    """Reads a calibration's times for the models of `pool`; `about` and other notes in it are ignored.
+
+    Raises:
+      InputError: where the file or a value in it can't be used, or a model of the pool has no time.
+    """
+    return load_calibration(path, pool).timing
+
+
+def load_calibration(path: str | pathlib.Path, pool: ModelPool) -> Calibration:
+    """Reads a calibration for the models of `pool`; `about` and other notes in it are ignored.
+
+    Raises:
+      InputError: where the file or a value in it can't be used, or a model of the pool has no time.
+    """
+    path = pathlib.Path(path)
+    names = {field.name for field in dataclasses.fields(Timing)}
+    defaults = {field.name for field in dataclasses.fields(Timing) if field.default is not dataclasses.MISSING}
+    optional = {"about", "fit", "status", "noise", "contention"} | defaults
+    data = _keys(_read(path, "calibration"), path, "calibration", names - defaults, optional)
+    # A calibration may time more models than this pool has.
+    local = _keys(data["local_ms"], path, "local_ms", set(pool.names))
+    values = {name: data[name] for name in names & data.keys()}
+    values["local_ms"] = tuple(local[name] for name in pool.names)
+    noise, contention = data.get("noise"), data.get("contention")
+    if contention is not None and contention not in CONTENTION_FORMS:
+        expected = ", ".join(CONTENTION_FORMS)
+        raise InputError(f"contention: expected {expected}, found {shown(contention)} in {path}")
+    fine = isinstance(noise, (int, float)) and not isinstance(noise, bool) and 0.0 <= noise <= 1.0
+    if noise is not None and not fine:
+        raise InputError(f"noise: expected a number in [0, 1], found {shown(noise)} in {path}")
+    return Calibration(timing=_typed(Timing, values, path), noise=noise, contention=contention)
+
+
+def load_scenario(path: str | pathlib.Path) -> Scenario:
+    """Reads a scenario file and the pool and calibration it names (relative to itself).
+
+    Raises:
+      InputError: where a file or a value in it can't be used.
+    """
+    path = pathlib.Path(path)
+    optional = {"constraint", "noise", "monitor_period_ms", "dynamics", "description"}
+    needed = {"name", "pool", "calibration", "devices", "edge", "cloud"}
+    data = _keys(_read(path, "scenario"), path, "scenario", needed, optional)
+    pool = load_pool(_beside(path, data["pool"], "pool"))
+    timing = load_timing(_beside(path, data["calibration"], "calibration"), pool)
+    devices = []
+    for index, entry in enumerate(_sequence(data["devices"], path, "devices")):
+        where = f"devices[{index}]"
+        devices.append(_typed(Device, _keys(entry, path, where, {"name"}, {"link", "speed"}), path))
+    nodes = {}
+    for name in ("edge", "cloud"):
+        entry = _keys(data[name], path, name, {"link", "cores"}, {"contention"})
+        nodes[name] = _typed(Node, entry, path, f"{name}.")
+    values: dict[str, Any] = {key: data[key] for key in ("constraint", "noise", "monitor_period_ms") if key in data}
+    if "dynamics" in data:
+        fields = {field.name for field in dataclasses.fields(Dynamics)}
+        entry = _keys(data["dynamics"], path, "dynamics", fields, set())
+        chains = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+        values["dynamics"] = _typed(Dynamics, chains, path)
+    values |= {"name": data["name"], "pool": pool, "timing": timing, "devices": tuple(devices), **nodes}
+    return _typed(Scenario, values, path)

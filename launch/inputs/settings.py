@@ -1,0 +1,103 @@
+"""All that decides a run's results, and how config.json keeps it: to resume a run, or to evaluate what it learned."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+from hl_jax.scenario import Device, Dynamics, ModelPool, Node, Scenario, Timing
+from launch.host.errors import InputError
+from launch.inputs import agents
+
+
+@dataclasses.dataclass(frozen=True)
+class RealSettings:
+    """What a run on real nodes has besides."""
+
+    inventory: dict[str, Any]  # of the fleet, as plain data
+    twin: bool  # whether the scenario's calibration is this fleet's, so that it has an oracle
+    init_from: str  # folder of the run whose agents go on here; empty: none
+    measurements: int  # real steps that measure what was learned, after the last epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All that decides a run's results."""
+
+    scenario: Scenario  # with the asked users, constraint and noise
+    constraint: str  # as the user wrote it
+    agent: str
+    config: Any
+    seeds: tuple[int, ...]
+    lanes: int
+    real: RealSettings | None = None  # None: on the simulator
+
+    @property
+    def env(self) -> str:
+        return "simulator" if self.real is None else "testbed"
+
+    @property
+    def digest(self) -> str:
+        """Names these settings, so that what was made with them is known again."""
+        return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, for `config.json`."""
+        values = {**dataclasses.asdict(self), "seeds": list(self.seeds)}
+        if self.real is None:
+            del values["real"]
+        return values
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that the records hold."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _record(kind: type[Any], values: dict[str, Any]) -> Any:
+    return kind(**{name: _tuples(value) for name, value in values.items()})
+
+
+def scenario_from(values: dict[str, Any]) -> Scenario:
+    """A scenario from its plain data."""
+    parts = {
+        "pool": _record(ModelPool, values["pool"]),
+        "timing": _record(Timing, values["timing"]),
+        "devices": tuple(_record(Device, device) for device in values["devices"]),
+        "edge": _record(Node, values["edge"]),
+        "cloud": _record(Node, values["cloud"]),
+        "dynamics": values["dynamics"] and _record(Dynamics, values["dynamics"]),
+    }
+    return Scenario(**{**values, **parts})
+
+
+def read_settings(path: pathlib.Path) -> Settings:
+    """A run's settings from its config.json.
+
+    Raises:
+      InputError: if the file can't be read or isn't one.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"--run_dir: expected a run's folder, found {error.strerror} at {path}") from error
+    except ValueError as error:
+        raise InputError(f"config.json: expected a run's settings, found {error} in {path}") from error
+    try:
+        kind = type(agents.AGENTS[values["agent"]].defaults)
+        return Settings(
+            scenario=scenario_from(values["scenario"]),
+            constraint=values["constraint"],
+            agent=values["agent"],
+            config=kind(**values["config"]),
+            seeds=tuple(values["seeds"]),
+            lanes=values["lanes"],
+            real=RealSettings(**values["real"]) if "real" in values else None,
+        )
+    except ValueError as error:
+        raise InputError(f"config.json: expected a run's settings, found {error} in {path}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"config.json: expected a run's settings, found {error!r} in {path}") from error

@@ -1,0 +1,1 @@
+"""What reports are made of: blocks, and pages and Markdown made from them."""

@@ -1,0 +1,1 @@
+"""`python -m launch.reproduce`: the paper's tables and figures, ours beside theirs."""

@@ -1,0 +1,314 @@
+"""Runs seeds on real nodes, one after the other: the same agents, stepped from the host, checkpointed, resumable.
+
+Nobody knows a real fleet's optimum. With a digital twin (`--calibration`) the twin's stands for it: decisions are
+judged by the twin's times after each epoch, which costs no step. In the end every seed's policy is carried out
+`measurements` times for real, and that is its response time in `summary.json`.
+
+A checkpoint is written after every epoch. An epoch that was interrupted is taken again from its start; its steps stay
+in `steps.jsonl` and count as interactions.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import json
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hl_jax import health, oracle, simulator
+from hl_jax.agents.stepped import Stepped, host_world
+from hl_jax.agents.world import Run, Totals
+from launch.runs import checkpoints
+from launch.runs import folder as run_folder
+from launch.inputs import settings as stored
+from launch.runs import unit as units
+from launch.fleet.adapter import RECORD, TestbedEnv
+from launch.fleet.inventory import inventory_from
+from launch.inputs.agents import make_agent, make_params
+from launch.host.errors import InputError, RunError
+from launch.inputs.settings import Settings
+from launch.host.progress import Progress
+from launch.runs.summary import Failure, Oracle, failure, finished
+from launch.runs.on_simulator import Simulation
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@dataclasses.dataclass
+class Seed:
+    """One seed's run: where it is, what it has shown, and what it has measured of each decision."""
+
+    number: int
+    run: Run
+    before: tuple[int, int]  # real and model steps that the agent had taken elsewhere
+    epoch: int = 0
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    seen: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # decision: how often, sum of ART (ms)
+    failure: Failure | None = None  # why it learns no more; its last finite policy goes on deciding
+
+
+class RealRun:
+    """All seeds of a run on a fleet of real nodes."""
+
+    def __init__(self, settings: Settings, folder: pathlib.Path, owner: str) -> None:
+        assert settings.real is not None
+        self.settings, self.folder, self.owner, self.real = settings, folder, owner, settings.real
+        scenario = settings.scenario
+        self.agent = make_agent(settings.agent, settings.config, scenario)
+        self.params = make_params(settings.config, scenario)
+        self._host = Stepped(self.agent)
+        self._decide = jax.jit(self.agent.decide)
+        self._init = jax.jit(self.agent.init)
+        self.env = TestbedEnv(
+            scenario,
+            inventory_from(self.real.inventory),
+            self.params,
+            folder=folder / "testbed",
+            record=folder / RECORD,
+        )
+        self.oracle: Oracle | None = None
+        if self.real.twin:
+            try:
+                self.oracle = Oracle(optima=(oracle.optimum(self.params),))
+            except ValueError as error:
+                raise InputError(f"--calibration: {error}") from error
+        self._check = jax.jit(health.check)
+        self.failures: dict[int, Failure] = {}
+        self._donors = self._read_donors() if self.real.init_from else []
+
+    def _read_donors(self) -> list[Any]:
+        """Agents of the run that this one goes on from, by seed."""
+        folder = pathlib.Path(self.real.init_from)
+        theirs = stored.read_settings(folder / "config.json")
+        if (theirs.agent, theirs.config) != (self.settings.agent, self.settings.config):
+            expected = f"a run of --agent={self.settings.agent} with the same constants"
+            raise InputError(f"--init_from: expected {expected}, found other ones of {theirs.agent} in {folder}")
+        if finished(folder) is None:
+            raise InputError(f"--init_from: expected a finished run, found one without summary.json in {folder}")
+        owner = theirs.digest
+        if theirs.real is not None:
+            there = RealRun(
+                dataclasses.replace(theirs, real=dataclasses.replace(theirs.real, init_from="")), folder, owner
+            )
+            obs = jnp.zeros(3 * theirs.scenario.users + 6, jnp.int32)
+            return [there.load(there.fresh(number, obs)).run.agent for number in theirs.seeds]
+        groups = Simulation(theirs, folder, owner, 1).groups()
+        agents = {
+            seed: jax.tree.map(lambda leaf, lane=lane: leaf[lane], group.run.agent)
+            for group in groups
+            for lane, seed in enumerate(group.seeds)
+        }
+        return [agents[seed] for seed in theirs.seeds]
+
+    # -- State ------------------------------------------------------------------------------------------------------
+
+    def _path(self, number: int) -> pathlib.Path:
+        return self.folder / "checkpoints" / f"seed-{number:04d}.ckpt"
+
+    def fresh(self, number: int, obs: jax.Array) -> Seed:
+        """A seed before its first epoch, in the observed state [F]. Keys are those of a simulated run.
+
+        Raises:
+          InputError: if the run to go on from is of another size.
+        """
+        _, agent_key, env_key = jax.random.split(jax.random.key(number), 3)
+        agent, before = self._init(agent_key, obs), (0, 0)
+        if self._donors:
+            donor = self._donors[self.settings.seeds.index(number) % len(self._donors)]
+            if jax.tree.map(jnp.shape, donor) != jax.tree.map(jnp.shape, agent):
+                raise InputError(f"--init_from: expected agents of this size, found others in {self.real.init_from}")
+            before = (int(donor.real_steps), int(donor.model_steps))
+            # Its own draws, or all that start from one donor would be alike.
+            agent = donor.replace(key=agent.key, obs=agent.obs)
+        run = Run(agent=agent, env=jnp.int32(0), env_key=env_key, totals=Totals.zero())
+        return Seed(number=number, run=run, before=before)
+
+    def load(self, seed: Seed) -> Seed:
+        """The seed at its last checkpoint, if it has one.
+
+        Raises:
+          InputError: if that is damaged or belongs to other settings.
+        """
+        path = self._path(seed.number)
+        if path.exists():
+            seed.run, notes = checkpoints.load(path, seed.run, self.owner)
+            seed.epoch, seed.rows, seed.seen = notes["epoch"], notes["rows"], notes["seen"]
+            seed.before = tuple(notes["before"])
+            seed.failure = Failure(**notes["failure"]) if notes.get("failure") else None
+        return seed
+
+    def _save(self, seed: Seed) -> None:
+        notes = {"epoch": seed.epoch, "rows": seed.rows, "seen": seed.seen, "before": list(seed.before)}
+        notes["failure"] = dataclasses.asdict(seed.failure) if seed.failure else None
+        checkpoints.save(self._path(seed.number), seed.run, notes, self.owner)
+
+    # -- Learning ---------------------------------------------------------------------------------------------------
+
+    def learn(self, threads: int) -> dict[int, list[dict[str, Any]]]:
+        """Runs every seed to its end and returns their histories. A fleet that is started here is always taken down.
+
+        Args:
+          threads: not used; a fleet takes one step at a time.
+
+        Raises:
+          InputError: if models or certificates can't be had, or a checkpoint can't be used.
+          RunError: if a node doesn't start.
+          KeyboardInterrupt: after the nodes are down; the last checkpoints hold.
+        """
+        del threads
+        seeds, histories = self.settings.seeds, {}
+        what = f"{self.settings.agent} {self.settings.scenario.name} (real)"
+        with _terminated_like_interrupted(), self.env, Progress(self.agent.epochs * len(seeds), 0, what) as progress:
+            for number in seeds:
+                seed = self.load(self.fresh(number, jnp.asarray(self.env.reset())))
+                progress.advance(seed.epoch, f"seed {number}")
+                while seed.epoch < self.agent.epochs and seed.failure is None:
+                    self._advance(seed, progress)
+                if seed.failure is not None:
+                    self.failures[number] = seed.failure
+                if seed.rows and "measured" not in seed.rows[-1]:
+                    self._measure(seed)
+                histories[number] = seed.rows
+        return histories
+
+    def _advance(self, seed: Seed, progress: Progress) -> None:
+        """One epoch, then a checkpoint.
+
+        Where the agent can't go on after it (`health`), it learns no more: its last finite policy is what is measured.
+
+        Raises:
+          RunError: if the fleet reports a response time that is none.
+        """
+        started, lost, inside = time.monotonic(), 0, 0.0
+        self.env.note = {"seed": seed.number, "epoch": seed.epoch + 1, "phase": "learn"}
+
+        def step(env: jax.Array, key: Any, action: jax.Array) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+            nonlocal lost, inside
+            began = time.monotonic()
+            joint = np.asarray(action)
+            obs, _, _, _, info = self.env.step(joint)
+            inside += time.monotonic() - began
+            times = info["response_ms"]
+            if not (np.isfinite(times) & (times > 0.0)).all():
+                where = f"seed {seed.number}, epoch {seed.epoch + 1}, step {int(env) + 1}"
+                raise RunError(f"response times: expected finite ones above 0 ms, found {times.tolist()} in {where}")
+            lost += int(info["lost"].sum())
+            kept = seed.seen.setdefault(" ".join(map(str, joint)), [0, 0.0])
+            kept[0], kept[1] = kept[0] + 1, kept[1] + float(info["art_ms"])
+            progress.advance(0, f"seed {seed.number}, step {int(env) + 1}, ART {float(info['art_ms']):.1f} ms")
+            names = ("cost_ms", "art_ms", "feasible", "response_ms")
+            return env + 1, jnp.asarray(obs), {name: jnp.asarray(info[name]) for name in names}
+
+        world = host_world(step)
+        before = seed.run
+        after, learning = self._host.epoch(world, before, self._host.plan(seed.epoch + 1))
+        decision = self._decide(after.agent, jnp.asarray(after.agent.obs, jnp.int32))
+        wrong = np.asarray(self._check(before, after, learning, decision))
+        if wrong.any():
+            seed.failure = failure(seed.epoch + 1, after.agent, learning, wrong)
+            self._save(seed)
+            return
+        seed.run, seed.epoch = after, seed.epoch + 1
+        wall = time.monotonic() - started
+        extra = {name: float(value) for name, value in learning.items()} | {"lost_requests": lost, "wall_s": wall}
+        seed.rows.append(self._row(seed, extra, wall - inside))
+        self._save(seed)
+        progress.advance(1, self._numbers(seed.rows[-1]))
+
+    @staticmethod
+    def _numbers(row: dict[str, Any]) -> str:
+        art = "not measured" if row["art_ms"] is None else f"{row['art_ms']:.1f} ms"
+        regret = "" if row["regret_percent"] is None else f", regret {row['regret_percent']:.1f} % (twin)"
+        kept = "" if row["feasible"] else ", breaks the constraint"
+        return f"seed {row['seed']}, steps {row['real_steps']}, greedy ART {art}{regret}{kept}"
+
+    def _row(self, seed: Seed, learning: dict[str, float], compute_s: float) -> dict[str, Any]:
+        """What an epoch showed: a row of metrics.csv and more. Where nothing is known, None."""
+        totals, agent = seed.run.totals, seed.run.agent
+        decision = self._decide(agent, jnp.asarray(agent.obs, jnp.int32))
+        joint = np.asarray(decision).tolist()
+        count, sum_ms = seed.seen.get(" ".join(map(str, joint)), (0, 0.0))
+        art, regret = sum_ms / count if count else None, None
+        if self.oracle is not None:
+            response = simulator.response_ms(self.params, self.params.start, decision)
+            art = float(jnp.mean(response))
+            cost = float(simulator.cost_ms(self.params, decision, response))
+            regret = 100.0 * (cost / self.oracle.art_ms - 1.0)
+        return {
+            "seed": seed.number,
+            "epoch": seed.epoch,
+            "real_steps": int(agent.real_steps) - seed.before[0],
+            "model_steps": int(agent.model_steps) - seed.before[1],
+            "train_art_ms": float(totals.art_ms),
+            "train_cost_ms": float(totals.cost_ms),
+            "infeasible_share": float(totals.infeasible),
+            "elapsed_s": int(totals.steps) * float(totals.elapsed_ms) / 1000.0,
+            "art_ms": art,
+            "accuracy": float(simulator.mean_accuracy(self.params, decision)),
+            "feasible": bool(simulator.meets_constraint(self.params, decision)),
+            "regret_percent": regret,
+            "decision": joint,
+            "learning": learning,
+            "compute_s": compute_s,
+        }
+
+    def _measure(self, seed: Seed) -> None:
+        """Carries the learned policy out for real, in the states that it itself brings about, and learns nothing."""
+        self.env.note = {"seed": seed.number, "phase": "measure"}
+        obs, arts, lost = jnp.asarray(self.env.reset()), [], 0
+        decisions: collections.Counter[tuple[int, ...]] = collections.Counter()
+        for _ in range(self.real.measurements):
+            joint = np.asarray(self._decide(seed.run.agent, obs))
+            seen, _, _, _, info = self.env.step(joint)
+            obs = jnp.asarray(seen)
+            arts.append(float(info["art_ms"]))
+            lost += int(info["lost"].sum())
+            decisions[tuple(joint.tolist())] += 1
+        labels, common = self.settings.scenario.choice_labels(), decisions.most_common(1)[0][0]
+        last = seed.rows[-1]
+        last["decision"] = list(common)
+        last["accuracy"] = float(simulator.mean_accuracy(self.params, jnp.array(common)))
+        last["measured"] = {
+            "art_ms": float(np.mean(arts)),
+            "art_sd_ms": float(np.std(arts)),
+            "twin_art_ms": last["art_ms"] if self.oracle is not None else None,
+            "measurements": len(arts),
+            "lost_requests": lost + int(sum(row["learning"]["lost_requests"] for row in seed.rows)),
+            "decisions": {" ".join(labels[choice] for choice in one): times for one, times in decisions.items()},
+            "wall_s": sum(row["learning"]["wall_s"] for row in seed.rows),
+            "interactions": self._interactions(seed.number),
+        }
+        self._save(seed)
+
+    def _interactions(self, number: int) -> int:
+        """Steps that this seed has taken, with those of interrupted epochs and of measuring."""
+        count = 0
+        for line in (self.folder / RECORD).read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):  # a line that was cut off
+                count += json.loads(line).get("seed") == number
+        return count

@@ -1,0 +1,1 @@
+"""`python -m launch.sweep`: many trainings, here or on a cluster."""
