@@ -96,10 +96,11 @@ def check_seeds(summary: dict[str, Any]) -> None:
 
 def main() -> int:
     """Trains every seed, or resumes, and writes the run folder."""
-    if FLAGS.resume:
-        if not FLAGS.run_dir:
-            raise InputError("--resume: expected with --run_dir=FOLDER of the run, found without")
-        folder = pathlib.Path(FLAGS.run_dir)
+    if FLAGS.resume and not FLAGS.run_dir:
+        raise InputError("--resume: expected with --run_dir=FOLDER of the run, found without")
+    folder = pathlib.Path(FLAGS.run_dir)
+    # With settings --resume starts a run that isn't there yet: a script that may be ended at any time types one line.
+    if FLAGS.resume and (FLAGS.scenario is None or (folder / "config.json").is_file()):
         chosen = stored.read_settings(folder / "config.json")
         _refuse_others(chosen)
     else:

@@ -220,8 +220,11 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         ),
         (["--seeds=0"], "--seeds: expected at least 1, found 0"),
         (["--gamma=0.5"], "--gamma: expected with launch.train, found with launch.reproduce"),
-        (["--report_only", "--out={folder}"], "--report_only: expected finished units of this plan, found none in "),
-        (["--quick", "--out={file}"], "--out: expected a folder that can be made, found "),
+        (
+            ["--report_only", "--run_dir={folder}"],
+            "--report_only: expected finished units of this plan, found none in ",
+        ),
+        (["--quick", "--run_dir={file}"], "--run_dir: expected a folder that can be made, found "),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, arguments, message):

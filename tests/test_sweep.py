@@ -26,7 +26,7 @@ TINY = (
 
 
 def start(out: pathlib.Path, *arguments: str) -> subprocess.Popen[str]:
-    line = [sys.executable, "-m", "launch.sweep", *TINY, f"--out={out}", *arguments]
+    line = [sys.executable, "-m", "launch.sweep", *TINY, f"--run_dir={out}", *arguments]
     return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -119,14 +119,14 @@ def test_two_sweeps_don_t_share_a_folder(tmp_path):
         second = start(tmp_path)
         _, said = second.communicate(timeout=600)
     assert second.returncode == 2, said
-    assert "--out: expected a folder that no other sweep works in" in said
+    assert "--run_dir: expected a folder that no other sweep works in" in said
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--grid=gamma=0:2:0.01"], "--gamma: expected a value in [0, 0.999], found 1.0 (of the sweep's point"),
-        (["--run_dir=x", "--workers=-1"], "--run_dir: expected with launch.train, found with launch.sweep"),
+        (["--resume", "--workers=-1"], "--resume: expected with launch.train, found with launch.sweep"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, message):

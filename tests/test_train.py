@@ -20,7 +20,18 @@ from hl_jax import oracle, simulator
 from hl_jax.agents.config import HybridConfig
 from launch.inputs.scenario_files import load_scenario
 from tests.builders import SCENARIOS
-from tests.training_runs import EPOCHS, SEEDS, begin, checkpoints, finish, read_checkpoint, results, stop, uninterrupted
+from tests.training_runs import (
+    EPOCHS,
+    SEEDS,
+    SETTINGS,
+    begin,
+    checkpoints,
+    finish,
+    read_checkpoint,
+    results,
+    stop,
+    uninterrupted,
+)
 
 KILLS = int(os.environ.get("HL_JAX_KILLS", "2"))
 
@@ -202,3 +213,18 @@ def test_a_run_that_is_interrupted_and_killed_ends_like_one_that_is_not(referenc
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name] == value, name
+
+
+def test_one_command_starts_a_run_and_goes_on_with_it(reference, tmp_path):
+    """What the script of a job types that may be ended at any time; the folder's parent isn't there yet either."""
+    folder, command = tmp_path / "deep" / "run", (*SETTINGS, f"--seeds={len(SEEDS)}", "--resume")
+    stop(begin(folder, "--resume"), folder, 5, 0.0, signal.SIGKILL)
+    assert (folder / "config.json").exists()
+    assert not (folder / "summary.json").exists()
+    status, _, err = finish(folder, *command)
+    assert status == 0, err
+    found, expected = results(folder), results(reference.folder)
+    assert [name for name, value in expected.items() if found[name] != value] == []
+    kept = (folder / "summary.json").read_bytes()
+    assert finish(folder, *command)[0] == 0  # finished: nothing is touched again
+    assert (folder / "summary.json").read_bytes() == kept

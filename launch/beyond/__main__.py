@@ -1,4 +1,4 @@
-"""What `factored` shows beyond the paper: `python -m launch.beyond --out=FOLDER` (all rows) or `--rows=cells,drift`.
+"""What `factored` shows beyond the paper: `python -m launch.beyond --run_dir=FOLDER`, all rows or `--rows=cells,drift`.
 
 Each row is measured by one function, judged by its bar, and kept as FOLDER/<row>.json with the command and versions
 that made it; README.md and the pictures are made from all rows that the folder holds. Rows can so be measured apart.
@@ -25,9 +25,9 @@ from launch.runs.folder import make_folder
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_list("rows", list(ROWS), "Rows to measure now; the table has every row that --out holds.")
+flags.DEFINE_list("rows", list(ROWS), "Rows to measure now; the table has every row that --run_dir holds.")
 flags.DEFINE_integer("seeds", 20, "Seeds of each learning row.", lower_bound=1)
-flags.DEFINE_string("out", "runs/factored", "Folder for what was measured.")
+flags.DEFINE_string("run_dir", "runs/factored", "Folder for what was measured.")
 flags.DEFINE_string("reproduction", "", "report.json of launch.reproduce: the other agents' steps, for the picture.")
 
 
@@ -95,7 +95,7 @@ def main() -> None:
     for name in FLAGS.rows:
         if name not in ROWS:
             raise InputError(f"--rows: expected some of {', '.join(ROWS)}, found {name!r}")
-    folder = pathlib.Path(FLAGS.out)
+    folder = pathlib.Path(FLAGS.run_dir)
     make_folder(folder)
     use_compilation_cache()
     for name in FLAGS.rows:

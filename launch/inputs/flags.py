@@ -32,8 +32,14 @@ flags.DEFINE_enum("knobs", "both", KNOBS, "Which of Table I's knobs devices have
 flags.DEFINE_enum("agent", "hybrid", sorted(agents.AGENTS), "Who learns (README, Agents).")
 flags.DEFINE_integer("seeds", 5, "Number of seeds; one seed's result doesn't depend on how many there are.")
 flags.DEFINE_integer("first_seed", 0, "The first of them.")
-flags.DEFINE_string("run_dir", "", "Where results go; default runs/<experiment>-<agent>-<time>.")
-flags.DEFINE_bool("resume", False, "Go on with the run in --run_dir, exactly where it was; its own flags hold.")
+flags.DEFINE_string(
+    "run_dir", "", "Where results go; default runs/<experiment>-<agent>-<time>, or named after the command."
+)
+flags.DEFINE_bool(
+    "resume",
+    False,
+    "Go on with the run in --run_dir, exactly where it was; its own flags hold. With flags, start one if none is.",
+)
 flags.DEFINE_integer("threads", 0, "Seeds learned at the same time; 0: as many as there are cores.")
 flags.DEFINE_integer(
     "lanes", 1, "Seeds in one compiled program (vmap). More suit a GPU; the last bits of results depend on it."

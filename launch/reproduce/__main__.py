@@ -1,7 +1,7 @@
 """Reproduces the paper's tables and figure: `python -m launch.reproduce` (a small part first: --quick).
 
-Every training is a unit of work with a folder of its own under --out. What is finished isn't computed again, what was
-interrupted goes on from its last checkpoint, and the report at the end is made from the folders alone.
+Every training is a unit of work with a folder of its own under --run_dir. What is finished isn't computed again, what
+was interrupted goes on from its last checkpoint, and the report at the end is made from the folders alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from launch.runs import unit as units
 from launch.runs.summary import finished
 
 FLAGS = flags.FLAGS
-_OUT = flags.DEFINE_string("out", "runs/reproduction", "Folder of the run folders and of the report.")
 _QUICK = flags.DEFINE_bool("quick", False, "A small subset, two to three minutes on two cores; the report says so.")
 _TABLES = flags.DEFINE_list(
     "tables", list(report_plan.TABLES), "What to reproduce: 5, 6, 7 (tables), fig3 (Figure 3), peer (a public agent)."
@@ -36,7 +35,7 @@ _TABLES = flags.DEFINE_list(
 _AGENTS = flags.DEFINE_list("agents", list(report_plan.AGENTS), "The agents to run; what needs others is left out.")
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Make the report from what is finished, and run nothing.")
 
-OWN_FLAGS = ("seeds", "threads", "checkpoint_epochs", "flagfile")  # of those that all entry points share
+OWN_FLAGS = ("seeds", "threads", "checkpoint_epochs", "run_dir", "flagfile")  # of those that all entry points share
 SECONDS_A_MINUTE = 60.0
 
 
@@ -142,7 +141,9 @@ def reproduce(
         try:
             (out / "units").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"--out: expected a folder that can be made, found {error.strerror} at {out}") from error
+            raise InputError(
+                f"--run_dir: expected a folder that can be made, found {error.strerror} at {out}"
+            ) from error
         runnable = [unit for unit in plan if unit.agent != peer.AGENT or peer.installed()]
         if len(runnable) < len(plan):
             say("Stable-Baselines3 isn't installed (requirements-peer.txt): its part is left out")
@@ -158,7 +159,7 @@ def main() -> int:
     tables = _chosen("tables", _TABLES.value, report_plan.TABLES)
     chosen = _chosen("agents", _AGENTS.value, report_plan.AGENTS)
     plan = report_plan.plan(tables, chosen, FLAGS.seeds if FLAGS["seeds"].present else 0, _QUICK.value)
-    out = pathlib.Path(_OUT.value)
+    out = pathlib.Path(FLAGS.run_dir or "runs/reproduction")
     given = [one for one in sys.argv[1:] if "report_only" not in one]  # what ran the units
     use_compilation_cache()
     try:

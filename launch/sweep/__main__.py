@@ -1,7 +1,7 @@
 """Runs a training for every combination of flag values and many seeds, and says which differences are real.
 
 `python -m launch.sweep --flagfile=expC.flags --grid=k_best=1,5,10,20 --seeds=10` (docs/sweeps.md). What is finished
-under --out isn't computed again, what was interrupted goes on, and what is added is all that is computed.
+under --run_dir isn't computed again, what was interrupted goes on, and what is added is all that is computed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ _TRIALS = flags.DEFINE_integer("trials", 20, "Settings that random and Optuna's 
 _SAMPLER = flags.DEFINE_enum("sampler", "tpe", sweep_search.SAMPLERS, "Of Optuna's search.")
 _BATCH = flags.DEFINE_integer("trials_at_once", 4, "Settings that Optuna chooses at once, before it sees how they do.")
 _SEARCH_SEED = flags.DEFINE_integer("search_seed", 0, "Of random and Optuna's search.")
-_OUT = flags.DEFINE_string("out", "runs/sweep", "The sweep's folder: runs, report, log.")
 _EXECUTOR = flags.DEFINE_enum(
     "executor", "local", ["local", "ray"], "Where runs are done: this machine, a Ray cluster."
 )
@@ -197,7 +196,7 @@ def main() -> int:
     """Runs the sweep that the flags ask for, and writes its report."""
     _check_flags()
     grids, shared = _grids()
-    out = pathlib.Path(_OUT.value)
+    out = pathlib.Path(FLAGS.run_dir or "runs/sweep")
     with sweep_plan.given(shared):
         try:
             sweep, search = _run(grids, out)

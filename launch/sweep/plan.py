@@ -24,7 +24,7 @@ from launch.sweep.axes import Assignment
 FLAGS = flags.FLAGS
 # Flags of a training that aren't varied: what decides no result, and what says how many results there are.
 NO_AXES = (*HOW_TO_RUN, "seeds", "first_seed", "lanes")
-OWN_FLAGS = ("seeds", "first_seed", "lanes", "checkpoint_epochs", "flagfile")
+OWN_FLAGS = ("seeds", "first_seed", "lanes", "checkpoint_epochs", "run_dir", "flagfile")
 
 
 def axis_flags() -> set[str]:

@@ -29,12 +29,14 @@ def alone(out: pathlib.Path) -> Iterator[None]:
         (out / "units").mkdir(parents=True, exist_ok=True)
         lock = (out / ".lock").open("w")
     except OSError as error:
-        raise InputError(f"--out: expected a folder that can be made, found {error.strerror} at {out}") from error
+        raise InputError(f"--run_dir: expected a folder that can be made, found {error.strerror} at {out}") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(f"--out: expected a folder that no other sweep works in, found one in {out}") from error
+            raise InputError(
+                f"--run_dir: expected a folder that no other sweep works in, found one in {out}"
+            ) from error
         yield
 
 

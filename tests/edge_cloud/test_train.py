@@ -20,10 +20,10 @@ from hl_jax import oracle, simulator
 from hl_jax.agents import q_learning
 from hl_jax.agents.q_learning import QLearningConfig
 from hl_jax.simulator import Orchestration
-from launch.fleet import figures as fleet_figures
 from launch.host.errors import InputError, RunError
 from launch.inputs import agents, scenario_files
 from launch.inputs.settings import RealSettings, Settings
+from launch.runs import fleet_figures
 from launch.runs import on_fleet as real
 from launch.runs import unit as units
 from tests.edge_cloud import fleets
