@@ -17,9 +17,7 @@ def on_grid(rows: list[dict[str, Any]], name: str, grid: np.ndarray) -> np.ndarr
     return np.where(grid < steps[0], np.nan, values[latest])
 
 
-def learning_curves(
-    summary: dict[str, Any], histories: dict[int, list[dict[str, Any]]], oracle_art_ms: float | None
-) -> bytes:
+def draw(summary: dict[str, Any], histories: dict[int, list[dict[str, Any]]], oracle_art_ms: float | None) -> bytes:
     """Cost while learning, and regret of the greedy decision, against real steps: every seed, median, middle half.
 
     Where nobody knows the optimum (`oracle_art_ms` None), the response time of the greedy decision stands for regret.

@@ -6,44 +6,22 @@ Everything here is made from the runs' histories, which the checkpoints hold, so
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
-import json
 import pathlib
 import platform
-import statistics as plain_statistics
 from importlib import metadata
 from typing import Any
 
 import numpy as np
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import RecordWriter
 
-from hl_jax import evaluation, health, statistics
-from hl_jax.oracle import Optimum
-from launch.runs import curves as plots
+from hl_jax import evaluation
 from launch.host import files
-from launch.host.files import replacing, write_atomically, write_json
 from launch.host.errors import InputError
-from launch.runs.summary import Failure, Oracle, failures, summarize
+from launch.host.files import write_atomically
 from launch.inputs.settings import Settings
+from launch.runs.summary import METRICS, Failure, Oracle, summarize
 
 VERSIONS = ("jax", "flax", "optax", "chex", "numpy", "absl-py")
-METRICS = (
-    "seed",
-    "epoch",
-    "real_steps",
-    "model_steps",
-    "train_art_ms",
-    "train_cost_ms",
-    "infeasible_share",
-    "elapsed_s",
-    "art_ms",
-    "accuracy",
-    "feasible",
-    "regret_percent",
-)
 
 
 def check_new(path: pathlib.Path) -> None:
@@ -128,36 +106,14 @@ def write_results(
     write_atomically(path / "metrics.csv", table.getvalue().encode())
     write_atomically(path / "decisions.md", decisions_table(summary, settings, oracle).encode())
     if pictures and any(histories.values()):
-        _write_events(path, settings, histories)
-        curves = plots.learning_curves(summary, histories, oracle.art_ms if oracle else None)
-        write_atomically(path / "curves.png", curves)
+        # Here: Matplotlib and TensorBoard's packages take seconds to load, and a run's first step needs neither.
+        from launch.runs import curves, events
+
+        events.write(path, histories)
+        write_atomically(path / "curves.png", curves.draw(summary, histories, oracle.art_ms if oracle else None))
     # Last: a folder with a summary is complete.
     files.write_json(path / "summary.json", summary, indent=2)
     return summary
-
-
-def _write_events(path: pathlib.Path, settings: Settings, histories: dict[int, list[dict[str, Any]]]) -> None:
-    """TensorBoard events, one run a seed, against real steps; their clock is the experience time, from 0.
-
-    Record by record: tensorboardX's own writer has a thread that a full disk ends, and then waits for it for ever.
-    """
-    for seed in settings.seeds:
-        file = path / "events" / f"seed-{seed}" / "events.out.tfevents.0"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as temporary:
-            writer = RecordWriter(str(temporary))
-            try:
-                writer.write(Event(file_version="brain.Event:2").SerializeToString())
-                clock_s = 0.0
-                for row in histories[seed]:
-                    clock_s += row["elapsed_s"]
-                    scalars = {f"run/{name}": float(row[name]) for name in METRICS[4:] if row[name] is not None}
-                    scalars |= {f"learning/{name}": value for name, value in row["learning"].items()}
-                    values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
-                    event = Event(wall_time=clock_s, step=row["real_steps"], summary=Summary(value=values))
-                    writer.write(event.SerializeToString())
-            finally:
-                writer.close()
 
 
 def decisions_table(summary: dict[str, Any], settings: Settings, oracle: Oracle | None) -> str:

@@ -28,18 +28,16 @@ import numpy as np
 from hl_jax import health, oracle, simulator
 from hl_jax.agents.stepped import Stepped, host_world
 from hl_jax.agents.world import Run, Totals
-from launch.runs import checkpoints
-from launch.runs import folder as run_folder
-from launch.inputs import settings as stored
-from launch.runs import unit as units
 from launch.fleet.adapter import RECORD, TestbedEnv
 from launch.fleet.inventory import inventory_from
-from launch.inputs.agents import make_agent, make_params
 from launch.host.errors import InputError, RunError
-from launch.inputs.settings import Settings
 from launch.host.progress import Progress
-from launch.runs.summary import Failure, Oracle, failure, finished
+from launch.inputs import settings as stored
+from launch.inputs.agents import make_agent, make_params
+from launch.inputs.settings import Settings
+from launch.runs import checkpoints
 from launch.runs.on_simulator import Simulation
+from launch.runs.summary import Failure, Oracle, failure, finished
 
 
 @contextlib.contextmanager

@@ -20,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from hl_jax import evaluation, oracle, training
-from launch.runs import checkpoints
-from launch.runs import folder as run_folder
+from launch.host.progress import Progress
 from launch.inputs.agents import make_agent, make_params
 from launch.inputs.settings import Settings
+from launch.runs import checkpoints
+from launch.runs import folder as run_folder
 from launch.runs.summary import Failure, Oracle, failure
-from launch.host.progress import Progress
 
 DYNAMIC_STATES = 16  # states that a policy of a changing scenario is evaluated in
 
@@ -108,9 +108,7 @@ class Simulation:
                 group.run, notes = checkpoints.load(self._path(index), group.run, self.owner)
                 group.epoch = notes["epoch"]
                 group.history = {int(seed): rows for seed, rows in notes["history"].items()}
-                group.failures = {
-                    int(seed): Failure(**one) for seed, one in notes.get("failures", {}).items()
-                }
+                group.failures = {int(seed): Failure(**one) for seed, one in notes.get("failures", {}).items()}
             found.append(group)
         return found
 

@@ -15,6 +15,21 @@ from hl_jax.oracle import Optimum
 from launch.host.files import read_json
 from launch.inputs.settings import Settings
 
+METRICS = (
+    "seed",
+    "epoch",
+    "real_steps",
+    "model_steps",
+    "train_art_ms",
+    "train_cost_ms",
+    "infeasible_share",
+    "elapsed_s",
+    "art_ms",
+    "accuracy",
+    "feasible",
+    "regret_percent",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Oracle:

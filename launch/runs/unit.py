@@ -6,21 +6,17 @@ again; one with a config but no summary goes on from its last checkpoints.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import pathlib
 import sys
-from collections.abc import Mapping
 from typing import Any, Protocol
 
-from launch.host import files
-from launch.runs import folder as run_folder
-from launch.inputs import settings as stored
 from launch.host.errors import InputError
+from launch.inputs import settings as stored
 from launch.inputs.settings import Settings
-from launch.runs.summary import Failure, Oracle, failure, failures, finished
+from launch.runs import folder as run_folder
 from launch.runs.on_simulator import Simulation
+from launch.runs.summary import Failure, Oracle, finished
 
 
 class Runner(Protocol):
