@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from hl_jax import evaluation
+from launch.beyond import bars
 from launch.host import provenance
 from launch.host.errors import InputError
+from launch.host.files import write_json
 from launch.report import html as report_html
 from launch.report import markdown as report_markdown
 from launch.reproduce import collect as report_collect
@@ -221,6 +223,7 @@ def test_what_factored_shows_is_read_from_its_records(tmp_path, monkeypatch):
 
     for name, lines in (("users", [line(1, [2, 3, 4]), line(50, [1, None, 5])]), ("noise10", [line(5, [14, 15, 16])])):
         (records / f"{name}.json").write_text(json.dumps({"lines": lines, "commit": "abc"}), encoding="utf-8")
+    write_json(records / "report.json", bars.told(bars.read(records)))  # as `launch.beyond` does
     made = build([MIN], out)
     assert {row["title"]: row["met"] for row in made["beyond"]["rows"]} == {
         "the same at 10 % noise": True,
