@@ -100,13 +100,26 @@ def refused(
             r"scenario: expected a readable file, found No such file or directory at 'none.toml'",
         ),
         (("--resume",), r"--resume: expected with --run_dir=FOLDER of the run, found without"),
-        (("--resume", "--run_dir=nothing"), r"--run_dir: expected a run's folder, found No such file .* nothing"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_refuses_bad_flags(refused, tmp_path, arguments, expected):
     assert re.search(expected, refused(*SMALL, *arguments))
     assert contents(tmp_path) == {}
+
+
+def test_refuses_to_resume_what_is_not_there_without_settings(refused, tmp_path):
+    expected = r"--run_dir: expected a run's folder, found No such file .* nothing"
+    assert re.search(expected, refused("--resume", "--run_dir=nothing"))
+    assert contents(tmp_path) == {}
+
+
+def test_settings_do_not_let_resume_into_a_folder_of_something_else(refused, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    before = contents(tmp_path)
+    assert "--run_dir: expected a new or empty folder" in refused(*SMALL, "--resume", "--run_dir=mine")
+    assert contents(tmp_path) == before
 
 
 def test_refuses_to_start_without_a_scenario(refused):
