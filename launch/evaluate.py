@@ -26,10 +26,9 @@ from hl_jax.simulator import EnvParams, EnvState
 from launch.host import errors
 from launch.host.errors import InputError
 from launch.host.runtime import use_compilation_cache
-from launch.inputs import settings as stored
 from launch.inputs.agents import AGENTS
 from launch.inputs.flags import scenario_file
-from launch.inputs.settings import Settings
+from launch.inputs.settings import Settings, read_settings
 from launch.runs import folder as run_folder
 from launch.runs.on_simulator import Group, Simulation
 
@@ -98,7 +97,7 @@ def _evaluate_all(agent: Agent, states: Any, params: EnvParams, starts: EnvState
 
 def judge(folder: pathlib.Path) -> list[dict[str, Any]]:
     """Evaluates every seed of a run as the flags ask, an entry for each constraint."""
-    trained = stored.read_settings(folder / "config.json")
+    trained = read_settings(folder / "config.json")
     asked = [_asked(trained, constraint) for constraint in asked_constraints(FLAGS.constraint)]
     groups = Simulation(trained, folder, trained.digest, 1).groups()
     agent: Agent | None = None

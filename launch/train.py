@@ -13,9 +13,8 @@ from absl import flags
 from launch.host import errors
 from launch.host.errors import InputError, RunError
 from launch.host.runtime import use_compilation_cache
-from launch.inputs import settings as stored
 from launch.inputs.flags import refuse_other_settings, settings
-from launch.inputs.settings import RealSettings, Settings
+from launch.inputs.settings import RealSettings, Settings, read_settings
 from launch.runs import folder as run_folder
 from launch.runs import unit as units
 from launch.runs.summary import failed_seeds
@@ -101,7 +100,7 @@ def main() -> int:
     folder = pathlib.Path(FLAGS.run_dir)
     # With settings --resume starts a run that isn't there yet: a script that may be ended at any time types one line.
     if FLAGS.resume and (FLAGS.scenario is None or (folder / "config.json").is_file()):
-        chosen = stored.read_settings(folder / "config.json")
+        chosen = read_settings(folder / "config.json")
         _refuse_others(chosen)
     else:
         chosen = _settings()

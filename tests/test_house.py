@@ -34,9 +34,8 @@ def imported_modules(source: str, package: str) -> set[str]:
 
 
 def called_names(source: str) -> set[str]:
-    """Plain function names that a file calls."""
-    calls = (node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
-    return {function.id for function in calls if isinstance(function, ast.Name)}
+    """What a file calls, as it writes it."""
+    return {ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)}
 
 
 def violations(root: pathlib.Path) -> list[str]:
@@ -46,13 +45,16 @@ def violations(root: pathlib.Path) -> list[str]:
         for file in sorted((root / package).rglob("*.py")):
             place = file.relative_to(root).as_posix()
             source = file.read_text(encoding="utf-8")
+            calls = called_names(source)
             modules = imported_modules(source, ".".join(file.relative_to(root).parent.parts))
             if {"hl_jax", "edge_cloud"} <= {module.split(".")[0] for module in modules} and place != ADAPTER:
                 wrong.append(f"{place} imports both hl_jax and edge_cloud, which only {ADAPTER} may")
             if any(module.endswith(".__main__") for module in modules):
                 wrong.append(f"{place} imports a door")
-            if package == "hl_jax" and called_names(source) & {"open", "__import__"}:
-                wrong.append(f"{place} opens a file or imports by a text")
+            if package == "hl_jax" and "open" in calls:
+                wrong.append(f"{place} opens a file")
+            if package != "launch" and calls & {"__import__", "import_module", "importlib.import_module"}:
+                wrong.append(f"{place} imports by a text, which no contract sees")
             if len(source.splitlines()) > MOST_LINES:
                 wrong.append(f"{place} has {len(source.splitlines())} lines")
     return wrong
@@ -62,7 +64,7 @@ def test_rules_hold():
     assert violations(ROOT) == []
 
 
-def test_tests_are_no_longer_than_what_they_test():
+def test_no_test_file_is_long():
     files = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in (ROOT / "tests").rglob("*.py")}
     assert {file.name: lines for file, lines in files.items() if lines > MOST_LINES} == {}
 
@@ -83,6 +85,7 @@ def test_checkers_look_at_real_files():
     assert {"hl_jax", "edge_cloud"} <= {module.split(".")[0] for module in adapter}
 
 
+BY_TEXT = "imports by a text, which no contract sees"
 BOTH = f"imports both hl_jax and edge_cloud, which only {ADAPTER} may"
 
 
@@ -97,8 +100,10 @@ BOTH = f"imports both hl_jax and edge_cloud, which only {ADAPTER} may"
         ),
         ("launch/planted.py", "from launch.sweep.__main__ import main", ["launch/planted.py imports a door"]),
         ("launch/planted.py", "from launch.sweep import __main__", ["launch/planted.py imports a door"]),
-        ("hl_jax/planted.py", "open('x')", ["hl_jax/planted.py opens a file or imports by a text"]),
-        ("hl_jax/planted.py", "__import__('os')", ["hl_jax/planted.py opens a file or imports by a text"]),
+        ("hl_jax/planted.py", "open('x')", ["hl_jax/planted.py opens a file"]),
+        ("hl_jax/planted.py", "__import__('os')", [f"hl_jax/planted.py {BY_TEXT}"]),
+        ("edge_cloud/planted.py", "__import__('launch.train')", [f"edge_cloud/planted.py {BY_TEXT}"]),
+        ("hl_jax/planted.py", "import importlib\nimportlib.import_module('os')", [f"hl_jax/planted.py {BY_TEXT}"]),
         ("hl_jax/planted.py", "x = 1\n" * 401, ["hl_jax/planted.py has 401 lines"]),
         ("hl_jax/planted.py", "x = 1\n" * 400, []),
         (ADAPTER, "import hl_jax.simulator\nimport edge_cloud.node", []),

@@ -153,7 +153,9 @@ def test_refuses_a_scenario_whose_own_constraint_cannot_be_met(refused, tmp_path
 def test_refuses_a_folder_that_holds_something(refused, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("three years")
-    assert "--run_dir: expected a new or empty folder (or --resume), found content" in refused(*SMALL, "--run_dir=mine")
+    assert "--run_dir: expected a new or empty folder, or a run and --resume, found content" in refused(
+        *SMALL, "--run_dir=mine"
+    )
     assert "found content at mine/thesis.txt" in refused(*SMALL, "--run_dir=mine/thesis.txt")
     assert contents(tmp_path) == {"mine/thesis.txt": b"three years"}
 

@@ -224,8 +224,8 @@ class Factored:
     def _cautious(self, state: FactoredState, situation: Situation, constraint: chex.Array) -> Costs:
         """The most probable times (ms), longer the less sure they are, once what was lent to learning is paid back.
 
-        Of many joint actions the one that looks best is often one whose times are underrated. A level above any that
-        was background so far comes from tasks, of which that many were there before: it makes nothing less sure.
+        Of many joint actions the one that looks best is often one whose times are underrated. What a node's level is
+        above its highest background so far was put there by tasks, and makes nothing less sure.
         """
         caution = self.config.caution * jnp.clip(1.0 - state.account.loan, 0.0, 1.0)
         best = factored_model.likeliest(state.posterior)

@@ -254,6 +254,46 @@ def users(seeds: int, kept: Kept) -> list[dict[str, Any]]:
     return kept.measure(parts, _told)
 
 
+def _judged(
+    row: str,
+    asked: Scenario,
+    seeds: int,
+    kept: Kept,
+    judge: Callable[[Any], tuple[Any, Any]],
+    optima: np.ndarray,
+    more: Callable[[np.ndarray, int], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """A line for each seed, early on and at the end, of what its policy decides in J cases.
+
+    Args:
+      row: whose `EARLY_STEPS` hold.
+      asked: what is learned.
+      seeds: how many.
+      kept: lines that are there already.
+      judge: of agents' states (leading axis S) the ART (ms) of what each decides, and whether it is allowed. [S, J]
+      optima: the least ART (ms) of each case. [J]
+      more: of one seed's regret (%, [J]) and the changes that it has seen, what else its line says.
+    """
+
+    def after(steps: int) -> list[dict[str, Any]]:
+        runs, seen = courses([Case(seed, asked) for seed in range(seeds)], steps)
+        art, met = judge(runs.agent)
+        regret = 100.0 * (np.asarray(art, np.float64) / optima - 1.0)
+        return [
+            {
+                "case": f"{steps} steps, seed {seed}",
+                "after": steps,
+                "worst_regret_percent": float(regret[seed].max()),
+                "constraint_met": int(np.asarray(met)[seed].sum()),
+                **more(regret[seed], int(seen["changes"][seed, -1])),
+            }
+            for seed in range(seeds)
+        ]
+
+    parts = {f"{steps} steps": functools.partial(after, steps) for steps in (EARLY_STEPS[row], STEPS)}
+    return kept.measure(parts, lambda line: f"worst regret {line['worst_regret_percent']:.2f} %")
+
+
 def dynamic(seeds: int, kept: Kept) -> list[dict[str, Any]]:
     """Conditions that change: regret of the greedy decision over fresh states, early on and at the end."""
     asked = scenario("dynamic")
@@ -272,25 +312,10 @@ def dynamic(seeds: int, kept: Kept) -> list[dict[str, Any]]:
 
         return jax.lax.map(lambda state: jax.lax.map(lambda start: one(state, start), fresh), states)
 
-    def after(steps: int) -> list[dict[str, Any]]:
-        runs, seen = courses([Case(seed, asked) for seed in range(seeds)], steps)
-        art, met = judge(runs.agent)
-        regret = 100.0 * (np.asarray(art, np.float64) / optima - 1.0)
-        return [
-            {
-                "case": f"{steps} steps, seed {seed}",
-                "after": steps,
-                "mean_regret_percent": float(regret[seed].mean()),
-                "worst_regret_percent": float(regret[seed].max()),
-                "constraint_met": int(np.asarray(met)[seed].sum()),
-                "states": FRESH_STATES,
-                "changes_seen": int(seen["changes"][seed, -1]),
-            }
-            for seed in range(seeds)
-        ]
+    def more(regret: np.ndarray, changes: int) -> dict[str, Any]:
+        return {"mean_regret_percent": float(regret.mean()), "states": FRESH_STATES, "changes_seen": changes}
 
-    parts = {f"{steps} steps": functools.partial(after, steps) for steps in (EARLY_STEPS["dynamic"], STEPS)}
-    return kept.measure(parts, lambda line: f"worst regret {line['worst_regret_percent']:.2f} %")
+    return _judged("dynamic", asked, seeds, kept, judge, optima, more)
 
 
 def sweep(seeds: int, kept: Kept) -> list[dict[str, Any]]:
@@ -311,25 +336,11 @@ def sweep(seeds: int, kept: Kept) -> list[dict[str, Any]]:
         constraints = jnp.asarray(wanted, jnp.float32)
         return jax.lax.map(lambda state: jax.lax.map(lambda value: one(state, value), constraints), states)
 
-    def after(steps: int) -> list[dict[str, Any]]:
-        runs, _ = courses([Case(seed, asked) for seed in range(seeds)], steps)
-        art, met = judge(runs.agent)
-        regret = 100.0 * (np.asarray(art, np.float64) / optimum - 1.0)
-        return [
-            {
-                "case": f"{steps} steps, seed {seed}",
-                "after": steps,
-                "constraints": len(wanted),
-                "worst_regret_percent": float(regret[seed].max()),
-                "worst_at": float(wanted[regret[seed].argmax()]),
-                "over_one_percent": int((regret[seed] > 100.0 * evaluation.TOLERANCE).sum()),
-                "constraint_met": int(np.asarray(met)[seed].sum()),
-            }
-            for seed in range(seeds)
-        ]
+    def more(regret: np.ndarray, _: int) -> dict[str, Any]:
+        over = int((regret > 100.0 * evaluation.TOLERANCE).sum())
+        return {"constraints": len(wanted), "worst_at": float(wanted[regret.argmax()]), "over_one_percent": over}
 
-    parts = {f"{steps} steps": functools.partial(after, steps) for steps in (EARLY_STEPS["sweep"], STEPS)}
-    return kept.measure(parts, lambda line: f"worst regret {line['worst_regret_percent']:.2f} %")
+    return _judged("sweep", asked, seeds, kept, judge, np.array(optimum), more)
 
 
 def drift(seeds: int, kept: Kept) -> list[dict[str, Any]]:

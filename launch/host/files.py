@@ -28,7 +28,8 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise InputError(
             f"run folder: expected to write {path}, found: {error.strerror}; earlier files are kept"
         ) from error
@@ -50,18 +51,22 @@ def write_json(path: pathlib.Path, content: Any, indent: int | None = 1) -> None
     Raises:
       InputError: if the disk is full or the folder can't be written.
     """
-    write_atomically(path, (json.dumps(content, indent=indent, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
+    # A path that is no UTF-8 holds lone surrogates; written so, they are JSON's own escapes.
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
 def read_json(path: pathlib.Path) -> Any:
     """A file's content; None where there is no such file.
 
     Raises:
-      InputError: if it isn't JSON.
+      InputError: if it is there but can't be read, or isn't JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise InputError(f"{path.name}: expected a readable file, found {error.strerror} at {path}") from error
     except ValueError as error:
         raise InputError(f"{path.name}: expected JSON, found {error} in {path.parent}") from error

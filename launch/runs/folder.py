@@ -32,7 +32,7 @@ def check_new(path: pathlib.Path) -> None:
     """
     # What starts with a dot is a write that was cut off.
     if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
-        raise InputError(f"--run_dir: expected a new or empty folder (or --resume), found content at {path}")
+        raise InputError(f"--run_dir: expected a new or empty folder, or a run and --resume, found content at {path}")
 
 
 def make_folder(path: pathlib.Path) -> None:

@@ -32,9 +32,8 @@ from launch.fleet.adapter import RECORD, TestbedEnv
 from launch.fleet.inventory import inventory_from
 from launch.host.errors import InputError, RunError
 from launch.host.progress import Progress
-from launch.inputs import settings as stored
 from launch.inputs.agents import make_agent, make_params
-from launch.inputs.settings import Settings
+from launch.inputs.settings import Settings, read_settings
 from launch.runs import checkpoints
 from launch.runs.on_simulator import Simulation
 from launch.runs.summary import Failure, Oracle, failure, finished
@@ -102,7 +101,7 @@ class RealRun:
     def _read_donors(self) -> list[Any]:
         """Agents of the run that this one goes on from, by seed."""
         folder = pathlib.Path(self.real.init_from)
-        theirs = stored.read_settings(folder / "config.json")
+        theirs = read_settings(folder / "config.json")
         if (theirs.agent, theirs.config) != (self.settings.agent, self.settings.config):
             expected = f"a run of --agent={self.settings.agent} with the same constants"
             raise InputError(f"--init_from: expected {expected}, found other ones of {theirs.agent} in {folder}")

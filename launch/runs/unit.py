@@ -12,8 +12,7 @@ import sys
 from typing import Any, Protocol
 
 from launch.host.errors import InputError
-from launch.inputs import settings as stored
-from launch.inputs.settings import Settings
+from launch.inputs.settings import Settings, read_settings
 from launch.runs import folder as run_folder
 from launch.runs.on_simulator import Simulation
 from launch.runs.summary import Failure, Oracle, finished
@@ -54,7 +53,7 @@ def open_unit(chosen: Settings, folder: pathlib.Path, checkpoint_epochs: int = 1
       InputError: if the folder can't be used or belongs to other settings, or the agent can't be made.
     """
     resume = (folder / "config.json").is_file()
-    if resume and stored.read_settings(folder / "config.json").digest != chosen.digest:
+    if resume and read_settings(folder / "config.json").digest != chosen.digest:
         raise InputError(f"run folder: expected a run of the same settings, found another's in {folder}")
     if not resume:
         run_folder.check_new(folder)
