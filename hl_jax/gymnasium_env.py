@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from gymnasium import spaces
 
-from hl_jax.penalty import Penalty, sufficient_penalty
+from hl_jax.objective import Penalty, sufficient_penalty
 from hl_jax.scenario import Scenario
 from hl_jax.simulator import EnvParams, EnvState, Orchestration, make_params, observation_levels
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from hl_jax.agents.world import Run
-from hl_jax.structured.costs import NOTHING
+from hl_jax.search.costs import NOTHING
 
 # What is looked at besides the numbers, in this order.
 _REPORTED = "response times (expected positive and finite ones from the environment)"

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hl_jax.choices import choice_count, choice_labels, per_choice
 
 LINKS = ("regular", "weak")
 CONTENTION_FORMS = ("linear", "steps", "quadratic", "queue")
 KNOBS = ("both", "offloading", "models")
 LEVELS = 9  # CPU levels of edge and cloud in Table II
-EDGE, CLOUD = "E", "C"
 LARGEST = 1e9  # of any number in a scenario; beyond it float32 times and their sums lose their meaning
 
 
@@ -171,6 +173,22 @@ class Dynamics:
                     _number(probability, f"dynamics.{field.name}", 0.0, 1.0)
 
 
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that the records hold."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _record(kind: type[Any], data: Any, what: str) -> Any:
+    """One record from plain data that names its fields."""
+    _require(isinstance(data, Mapping), what, "a table", data)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = [name for name in data if name not in fields]
+    _require(not unknown, what, f"some of {', '.join(fields)}", unknown)
+    needed = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in data]
+    _require(not needed, what, f"values for {', '.join(needed)}", list(data))
+    return kind(**{name: _tuples(value) for name, value in data.items()})
+
+
 @dataclasses.dataclass(frozen=True)
 class Scenario:
     """One experiment: Table IV's rows, or a user's own."""
@@ -204,6 +222,30 @@ class Scenario:
             self.constraint,
         )
 
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Scenario:
+        """A scenario from its plain data (`as_data`), lists where it has tuples.
+
+        Raises:
+          ValueError: naming what is missing, unknown or out of range.
+        """
+        kinds: dict[str, type[Any]] = {"pool": ModelPool, "timing": Timing, "edge": Node, "cloud": Node}
+        _require(isinstance(data, Mapping), "scenario", "a table", data)
+        values = dict(data)
+        for name, kind in kinds.items():
+            values[name] = _record(kind, data.get(name), name)
+        devices = data.get("devices")
+        _require(isinstance(devices, (list, tuple)), "devices", "a list of tables", devices)
+        values["devices"] = tuple(_record(Device, device, "devices") for device in devices or ())
+        if data.get("dynamics") is not None:
+            values["dynamics"] = _record(Dynamics, data["dynamics"], "dynamics")
+        scenario: Scenario = _record(cls, values, "scenario")
+        return scenario
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data: dictionaries, tuples, texts and numbers, which JSON can hold."""
+        return dataclasses.asdict(self)
+
     @property
     def users(self) -> int:
         return len(self.devices)
@@ -211,16 +253,16 @@ class Scenario:
     @property
     def choices(self) -> int:
         """C: the models, then edge and cloud unless there is no offloading."""
-        return len(self.pool.names) + 2 * self.offloading
+        models = len(self.pool.names)
+        return choice_count(models) if self.offloading else models
 
     def choice_labels(self) -> tuple[str, ...]:
         """Names of the C choices as Table V writes them: `d4/L`, …, `d0/E`, `d0/C`."""
-        local = tuple(f"{name}/L" for name in self.pool.names)
-        return (*local, f"{self.pool.names[0]}/{EDGE}", f"{self.pool.names[0]}/{CLOUD}")[: self.choices]
+        return choice_labels(self.pool.names, self.offloading)
 
     def choice_accuracy(self) -> tuple[float, ...]:
         """Accuracies of the C choices, %: the models', then the first model's at edge and cloud."""
-        return (*self.pool.accuracy, self.pool.accuracy[0], self.pool.accuracy[0])[: self.choices]
+        return per_choice(self.pool.accuracy, self.offloading)
 
     def with_users(self, users: int) -> Scenario:
         """The same scenario with its first `users` devices.

@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax.penalty import Penalty
+from hl_jax import objective
+from hl_jax.choices import node_choices, node_tasks
+from hl_jax.objective import Penalty
 from hl_jax.scenario import LEVELS, Node, Scenario
 
 NO_PENALTY = Penalty()
@@ -167,7 +169,7 @@ def _local_compute_ms(params: EnvParams, conditions: Conditions, action: chex.Ar
 def _tasks(params: EnvParams, action: chex.Array) -> chex.Array:
     """Number of tasks at edge and cloud. Shape [2], int32."""
     models = params.local_ms.shape[1]
-    return jnp.stack([jnp.sum(action == models), jnp.sum(action == models + 1)])
+    return jnp.stack(node_tasks(action, models))
 
 
 def response_ms(params: EnvParams, conditions: Conditions, action: chex.Array) -> chex.Array:
@@ -183,6 +185,7 @@ def response_ms(params: EnvParams, conditions: Conditions, action: chex.Array) -
     """
     chex.assert_rank(action, 1)
     models = params.local_ms.shape[1]
+    edge, cloud = node_choices(models)
     local = _local_compute_ms(params, conditions, action)
     busy = (conditions.node_cpu / LEVELS).astype(jnp.float32)
     slow = jnp.where(conditions.node_memory == 1, params.busy_memory_factor, 1.0) / (1.0 - busy)
@@ -190,7 +193,7 @@ def response_ms(params: EnvParams, conditions: Conditions, action: chex.Array) -
     # A task for the cloud passes the edge (Fig. 1, steps 2 and 3), so a weak edge link costs it too.
     weak_links = jnp.cumsum(conditions.node_weak * params.weak_offload_ms)
     remote = params.node_ms + params.share_ms * sharing * slow + weak_links
-    where_run = jnp.where(action == models, remote[0], jnp.where(action == models + 1, remote[1], local))
+    where_run = jnp.where(action == edge, remote[0], jnp.where(action == cloud, remote[1], local))
     own_link = params.weak_device_ms + jnp.where(action >= models, params.weak_device_offload_ms, 0.0)
     link = conditions.device_weak * own_link + conditions.node_weak[0] * params.weak_edge_ms
     return where_run + link
@@ -202,15 +205,16 @@ def mean_accuracy(params: EnvParams, action: chex.Array) -> chex.Array:
 
 
 def meets_constraint(params: EnvParams, action: chex.Array) -> chex.Array:
-    """Whether the mean accuracy keeps the constraint (to a rounding of 1e-3 percentage points)."""
-    return mean_accuracy(params, action) >= params.constraint - 1e-3
+    """Whether the mean accuracy keeps the constraint (`objective.meets`)."""
+    return objective.meets(mean_accuracy(params, action), params.constraint)
 
 
 def cost_ms(params: EnvParams, action: chex.Array, response: chex.Array) -> chex.Array:
     """Cost of a joint action: average response time, plus the penalty where the constraint is broken."""
-    missing = jnp.maximum(params.constraint - mean_accuracy(params, action), 0.0)
-    penalty = jnp.interp(missing, params.penalty_missing, params.penalty_ms)
-    return jnp.mean(response) + jnp.where(meets_constraint(params, action), 0.0, penalty)
+    penalty = objective.penalty_ms(
+        mean_accuracy(params, action), params.constraint, params.penalty_missing, params.penalty_ms
+    )
+    return jnp.mean(response) + penalty
 
 
 def observation_levels(users: int) -> np.ndarray:

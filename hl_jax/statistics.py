@@ -5,6 +5,7 @@ A seed that never gets there counts as infinitely late: it is ranked last, and a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -51,24 +52,36 @@ def bootstrap_interval(
     return float(results[low]), float(results[high])
 
 
-def summarize(values: Sequence[float | None]) -> dict[str, float | int | list[float | None] | None]:
-    """Median, IQM and their 95 % intervals of one task's seeds; None is a seed that never got there.
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """A figure over one task's seeds; None where it is infinite (too many never got there) or nothing is known."""
 
-    Where there is no seed at all, nothing is known: `None` throughout.
-    """
+    seeds: int
+    succeeded: int  # of them
+    median: float | None
+    median_interval: tuple[float | None, float | None]  # 95 %
+    iqm: float | None
+    iqm_interval: tuple[float | None, float | None]
+
+
+def summarize(values: Sequence[float | None]) -> Spread:
+    """Median, IQM and their 95 % intervals of one task's seeds; None is a seed that never got there."""
     if not values:
-        none: dict[str, float | int | list[float | None] | None] = {"seeds": 0, "succeeded": 0}
-        return none | {"median": None, "median_interval": [None, None], "iqm": None, "iqm_interval": [None, None]}
+        return Spread(0, 0, None, (None, None), None, (None, None))
     numbers = np.array([np.inf if value is None else float(value) for value in values])
 
     def plain(value: float) -> float | None:
         return None if not np.isfinite(value) else round(float(value), 3)
 
-    return {
-        "seeds": len(numbers),
-        "succeeded": int(np.isfinite(numbers).sum()),
-        "median": plain(float(median(numbers))),
-        "median_interval": [plain(bound) for bound in bootstrap_interval([numbers], median)],
-        "iqm": plain(float(interquartile_mean(numbers))),
-        "iqm_interval": [plain(bound) for bound in bootstrap_interval([numbers], interquartile_mean)],
-    }
+    def interval(statistic: Callable[[np.ndarray], np.ndarray]) -> tuple[float | None, float | None]:
+        low, high = bootstrap_interval([numbers], statistic)
+        return plain(low), plain(high)
+
+    return Spread(
+        seeds=len(numbers),
+        succeeded=int(np.isfinite(numbers).sum()),
+        median=plain(float(median(numbers))),
+        median_interval=interval(median),
+        iqm=plain(float(interquartile_mean(numbers))),
+        iqm_interval=interval(interquartile_mean),
+    )

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 
 from hl_jax import evaluation, health
 from hl_jax.agents.world import Agent, Run, Totals, compiled_world
-from hl_jax.simulator import EnvParams, EnvState, Orchestration
+from hl_jax.objective import sufficient_penalty
+from hl_jax.scenario import Scenario
+from hl_jax.simulator import EnvParams, EnvState, Orchestration, make_params
 
 
 @chex.dataclass(frozen=True)
@@ -26,6 +28,11 @@ class Report:
     learning: dict[str, chex.Array]  # the agent's own figures
     evaluation: evaluation.Evaluation
     wrong: chex.Array  # [L] bool, as `health.names` names them; where any is set the run is as it was before
+
+
+def params_for(agent: Agent, scenario: Scenario) -> EnvParams:
+    """The scenario's arrays, with the penalty that the agent learns from."""
+    return make_params(scenario, sufficient_penalty(scenario, agent.penalty_factor))
 
 
 def init(agent: Agent, seed: chex.Array, params: EnvParams) -> Run:

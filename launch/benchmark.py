@@ -20,12 +20,14 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from hl_jax import evaluation, gymnasium_env, search, training
-from hl_jax.agents.config import HybridConfig
+from hl_jax import evaluation, gymnasium_env, training
+from hl_jax.agents.hybrid.config import HybridConfig
+from hl_jax.choices import joint_actions
 from hl_jax.scenario import Scenario
+from hl_jax.search import joint
 from launch.host import errors, files, provenance
 from launch.host.errors import InputError
-from launch.inputs.agents import make_agent, make_params
+from launch.inputs.agents import make_agent
 from launch.inputs.flags import agent_config, scenario_file
 
 FLAGS = flags.FLAGS
@@ -53,16 +55,16 @@ def search_figures(scenario: Scenario) -> dict[str, Any]:
     """Milliseconds of one K-best search over all joint actions in one state."""
     config = agent_config("hybrid")
     agent: Any = make_agent("hybrid", config, scenario)
-    run = training.init(agent, jnp.int32(0), make_params(config, scenario))
+    run = training.init(agent, jnp.int32(0), training.params_for(agent, scenario))
 
     def suggest(state: Any, obs: Any) -> Any:
-        return search.k_best(agent.learner.model_values(state, obs), config.k_best)
+        return joint.k_best(agent.learner.model_values(state, obs), config.k_best)
 
     start = time.perf_counter()
     compiled = jax.jit(suggest).lower(run.agent, run.agent.obs).compile()
     return {
         "users": scenario.users,
-        "joint_actions": search.joint_actions(scenario.users, scenario.choices),
+        "joint_actions": joint_actions(scenario.users, scenario.choices),
         "k": config.k_best,
         "compile_s": time.perf_counter() - start,
         "search_ms": _median_ms(lambda: compiled(run.agent, run.agent.obs), 200),
@@ -83,7 +85,7 @@ class Ours:
             epsilon_end=EXPLORATION,
         )
         self._agent = make_agent("dqn", config, scenario)
-        self._params = make_params(config, scenario)
+        self._params = training.params_for(self._agent, scenario)
         self._starts = evaluation.start_states(jax.random.key(0), self._params, 1)
         init, epoch = training.programs(self._agent)
         self._run = init(jnp.array([0], jnp.int32), self._params)

@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from hl_jax import calibration, constraints, oracle, scenario, simulator
+from hl_jax import objective, scenario, simulator
+from hl_jax.choices import choice_labels
+from hl_jax.fitting import calibration
+from hl_jax.optimum import oracle
 from launch.host import errors
 from launch.host.errors import InputError
 from launch.inputs import scenario_files
@@ -100,7 +103,7 @@ def _read_links(path: pathlib.Path) -> dict[str, tuple[tuple[bool, ...], bool]]:
 
 def _read_rows(data: pathlib.Path, pool: scenario.ModelPool) -> list[calibration.Row]:
     """Table V's rows under Table IV's links."""
-    path, labels = data / "paper" / "table5.toml", calibration.choice_labels(pool)
+    path, labels = data / "paper" / "table5.toml", choice_labels(pool.names)
     links, rows = _read_links(data / "paper" / "table4.toml"), []
     for index, entry in enumerate(_entries(path, "rows")):
         where = f"rows[{index}]"
@@ -118,7 +121,7 @@ def _read_rows(data: pathlib.Path, pool: scenario.ModelPool) -> list[calibration
                 label=f"{experiment}/{constraint}",
                 weak_devices=weak_devices,
                 weak_edge=weak_edge,
-                constraint=constraints.constraint_value(constraint, pool),
+                constraint=objective.constraint_value(constraint, pool),
                 decision=tuple(labels.index(choice) for choice in decision),
                 art_ms=float(_field(entry, "art_ms", (int, float), where, path)),
                 trusted="contradiction" not in entry,

@@ -7,7 +7,6 @@ equal devices does what count as one.
 
 from __future__ import annotations
 
-import json
 import pathlib
 from typing import Any
 
@@ -15,14 +14,14 @@ import numpy as np
 from absl import flags
 
 from hl_jax import simulator
-from hl_jax.candidates import best_candidates, canonical
+from hl_jax.optimum.candidates import best_candidates, canonical
 from hl_jax.scenario import Scenario
 from launch.fleet.adapter import TestbedEnv
 from launch.fleet.inventory import read_inventory
-from launch.host import errors
+from launch.host import errors, files
 from launch.host.errors import InputError
 from launch.inputs.flags import chosen_scenario, scenario_file
-from launch.runs.summary import finished
+from launch.runs.folder import RunFolder
 
 FLAGS = flags.FLAGS
 _INVENTORY = flags.DEFINE_string("inventory", "data/inventories/local.toml", "The fleet (TOML); ports 0: started here.")
@@ -36,16 +35,16 @@ def _decisions(scenario: Scenario) -> list[tuple[str, tuple[int, ...]]]:
     """What the seeds of the given runs decided."""
     labels, found = scenario.choice_labels(), []
     for folder in _RUNS.value:
-        summary = finished(pathlib.Path(folder))
+        summary = RunFolder(pathlib.Path(folder)).summary()
         if summary is None:
             raise InputError(f"--run_dirs: expected finished runs, found no summary.json in {folder}")
-        for seed in summary["seeds"]:
-            if len(seed["decision"]) != scenario.users or not set(seed["decision"]) <= set(labels):
+        for seed in summary.seeds:
+            if len(seed.decision) != scenario.users or not set(seed.decision) <= set(labels):
                 raise InputError(
                     f"--run_dirs: expected {scenario.users} devices of this pool, found others in {folder}"
                 )
-            action = tuple(labels.index(choice) for choice in seed["decision"])
-            found.append((f"{pathlib.Path(folder).name}, seed {seed['seed']}", canonical(scenario, action)))
+            action = tuple(labels.index(choice) for choice in seed.decision)
+            found.append((f"{pathlib.Path(folder).name}, seed {seed.seed}", canonical(scenario, action)))
     return found
 
 
@@ -91,7 +90,7 @@ def main() -> None:
         print(f"{near} of {len(decided)} decisions within 5 % of the best measured candidate")
     if _OUT.value:
         document = {"constraint": FLAGS.constraint or scenario.constraint, "measurements": _TIMES.value, "rows": rows}
-        pathlib.Path(_OUT.value).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        files.write_json(pathlib.Path(_OUT.value), document, indent=2)
 
 
 if __name__ == "__main__":

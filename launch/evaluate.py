@@ -19,18 +19,19 @@ import jax
 import numpy as np
 from absl import flags
 
-from hl_jax import evaluation
+from hl_jax import evaluation, training
 from hl_jax.agents.world import Agent
-from hl_jax.constraints import constraint_label, constraint_value
+from hl_jax.objective import constraint_label, constraint_value
 from hl_jax.simulator import EnvParams, EnvState
 from launch.host import errors
 from launch.host.errors import InputError
 from launch.host.runtime import use_compilation_cache
-from launch.inputs.agents import AGENTS
+from launch.inputs.agents import make_agent
 from launch.inputs.flags import scenario_file
-from launch.inputs.settings import Settings, read_settings
-from launch.runs import folder as run_folder
-from launch.runs.on_simulator import Group, Simulation
+from launch.inputs.settings import Settings
+from launch.runs.folder import RunFolder
+from launch.runs.history import judged
+from launch.runs.on_simulator import Group, judged_states, load_groups, solve
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("format", "table", ["table", "json"], "A table to read, or JSON for tools.")
@@ -95,50 +96,76 @@ def _evaluate_all(agent: Agent, states: Any, params: EnvParams, starts: EnvState
     return jax.vmap(lambda state: evaluation.evaluate(lambda obs: agent.decide(state, obs), params, starts))(states)
 
 
-def judge(folder: pathlib.Path) -> list[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """How one seed's policy does."""
+
+    seed: int
+    epoch: int
+    art_ms: float
+    oracle_art_ms: float
+    regret_percent: float
+    accuracy: float
+    feasible: bool
+    decision: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A run's policies where they were asked about, under one constraint."""
+
+    experiment: str
+    trained_on: str
+    constraint: str
+    agent: str
+    states: int
+    seeds: tuple[Verdict, ...]
+
+
+def judge(folder: RunFolder) -> list[Result]:
     """Evaluates every seed of a run as the flags ask, an entry for each constraint."""
-    trained = read_settings(folder / "config.json")
+    trained = folder.settings()
     asked = [_asked(trained, constraint) for constraint in asked_constraints(FLAGS.constraint)]
-    groups = Simulation(trained, folder, trained.digest, 1).groups()
-    agent: Agent | None = None
-    found = []
-    for one in asked:
-        there = Simulation(one, folder, trained.digest, 1)
-        # The same object for all of them, because compiled programs belong to it.
-        agent = agent or there.agent
-        found.append(_judge(trained, one, groups, there, agent))
-    return found
+    agent = make_agent(trained.agent, trained.config, trained.scenario)
+    groups = load_groups(agent, training.params_for(agent, trained.scenario), trained, folder)
+    return [_judge(trained, one, groups, agent) for one in asked]
 
 
-def _judge(trained: Settings, asked: Settings, groups: list[Group], there: Simulation, agent: Agent) -> dict[str, Any]:
+def _judge(trained: Settings, asked: Settings, groups: list[Group], agent: Agent) -> Result:
     labels = asked.scenario.choice_labels()
+    params = training.params_for(agent, asked.scenario)
+    starts = judged_states(asked, params)
+    oracle = solve(params, starts)
     seeds = []
     for group in groups:
-        states = AGENTS[asked.agent].under(group.run.agent, asked.scenario.constraint)
-        seen = jax.tree.map(np.asarray, _evaluate_all(agent, states, there.params, there.starts))
+        states = agent.under(group.run.agent, asked.scenario.constraint)
+        every = jax.tree.map(np.asarray, _evaluate_all(agent, states, params, starts))
         for lane, seed in enumerate(group.seeds):
-            if seed in group.history:
-                one = jax.tree.map(lambda leaf, lane=lane: leaf[lane], seen)
-                seeds.append(
-                    {
-                        "seed": seed,
-                        "epoch": group.epoch,
-                        "art_ms": float(np.mean(one.art_ms[:, -1])),
-                        "oracle_art_ms": there.oracle.art_ms,
-                        "regret_percent": run_folder.regret_percent(one, there.oracle),
-                        "accuracy": float(np.mean(one.accuracy[:, -1])),
-                        "feasible": bool(np.all(one.feasible)),
-                        "decision": [labels[choice] for choice in one.decisions[0, -1]],
-                    }
+            if seed not in group.history:
+                continue
+            seen = judged(jax.tree.map(lambda leaf, lane=lane: leaf[lane], every), oracle)
+            assert seen.art_ms is not None
+            assert seen.regret_percent is not None
+            seeds.append(
+                Verdict(
+                    seed=seed,
+                    epoch=group.epoch,
+                    art_ms=seen.art_ms,
+                    oracle_art_ms=oracle.art_ms,
+                    regret_percent=seen.regret_percent,
+                    accuracy=seen.accuracy,
+                    feasible=seen.feasible,
+                    decision=tuple(labels[choice] for choice in seen.decision),
                 )
-    return {
-        "experiment": asked.scenario.name,
-        "trained_on": trained.scenario.name,
-        "constraint": asked.constraint,
-        "agent": asked.agent,
-        "states": len(there.oracle.optima),
-        "seeds": seeds,
-    }
+            )
+    return Result(
+        experiment=asked.scenario.name,
+        trained_on=trained.scenario.name,
+        constraint=asked.constraint,
+        agent=asked.agent,
+        states=len(oracle.optima),
+        seeds=tuple(seeds),
+    )
 
 
 def main() -> None:
@@ -146,25 +173,25 @@ def main() -> None:
     if not FLAGS.run_dir:
         raise InputError("--run_dir: expected the folder of a run, found none")
     use_compilation_cache()
-    results = judge(pathlib.Path(FLAGS.run_dir))
+    results = judge(RunFolder(pathlib.Path(FLAGS.run_dir)))
     if FLAGS.format == "json":
-        print(json.dumps(results[0] if len(results) == 1 else results, indent=2))
+        plain = [dataclasses.asdict(result) for result in results]
+        print(json.dumps(plain[0] if len(plain) == 1 else plain, indent=2))
         return
     for index, result in enumerate(results):
         _print_table(result, head=index == 0)
 
 
-def _print_table(result: dict[str, Any], head: bool) -> None:
+def _print_table(result: Result, head: bool) -> None:
     if head:
-        where = f"experiment {result['experiment']}, {result['states']} states"
-        print(f"{result['agent']} trained on {result['trained_on']}: {where}")
+        print(f"{result.agent} trained on {result.trained_on}: experiment {result.experiment}, {result.states} states")
         columns = f"{'seed':>5} {'ART (ms)':>9} {'optimum':>9} {'regret':>8} {'accuracy':>9} {'keeps it':>9}"
         print(f"{'constraint':>10} {columns}  decision")
-    for seed in result["seeds"]:
-        numbers = f"{seed['art_ms']:>9.2f} {seed['oracle_art_ms']:>9.2f} {seed['regret_percent']:>6.1f} %"
-        kept = "yes" if seed["feasible"] else "no"
-        row = f"{seed['seed']:>5} {numbers} {seed['accuracy']:>9.2f} {kept:>9}"
-        print(f"{result['constraint']:>10} {row}  {' '.join(seed['decision'])}")
+    for seed in result.seeds:
+        numbers = f"{seed.art_ms:>9.2f} {seed.oracle_art_ms:>9.2f} {seed.regret_percent:>6.1f} %"
+        kept = "yes" if seed.feasible else "no"
+        row = f"{seed.seed:>5} {numbers} {seed.accuracy:>9.2f} {kept:>9}"
+        print(f"{result.constraint:>10} {row}  {' '.join(seed.decision)}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from typing import Any
 
 from absl import flags
 
-from hl_jax import constraints, oracle, simulator
+from hl_jax import objective, simulator
+from hl_jax.optimum import oracle
 from hl_jax.scenario import Scenario
 from launch.host import errors
 from launch.host.errors import InputError
@@ -35,7 +36,7 @@ def _user_counts(text: str, scenario: Scenario) -> list[int]:
 def _constraint_names(text: str, scenario: Scenario) -> list[str]:
     if text == "":
         return [str(scenario.constraint)]
-    return list(constraints.CONSTRAINTS) if text == "all" else text.split(",")
+    return list(objective.CONSTRAINTS) if text == "all" else text.split(",")
 
 
 def solve(scenario: Scenario, constraint: str) -> dict[str, Any]:
@@ -44,13 +45,13 @@ def solve(scenario: Scenario, constraint: str) -> dict[str, Any]:
     Raises:
       ValueError: if the constraint isn't one, or can't be met, or no optimum is proven in time.
     """
-    value = constraints.constraint_value(constraint, scenario.pool)
+    value = objective.constraint_value(constraint, scenario.pool)
     optimum = oracle.optimum(simulator.make_params(dataclasses.replace(scenario, constraint=value)))
     labels = scenario.choice_labels()
     return {
         "experiment": scenario.name,
         "users": scenario.users,
-        "constraint": constraints.constraint_label(constraint),
+        "constraint": objective.constraint_label(constraint),
         "art_ms": round(optimum.art_ms, 4),
         "accuracy": round(optimum.accuracy, 4),
         "decision": [labels[choice] for choice in optimum.decision],

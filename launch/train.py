@@ -6,18 +6,17 @@ import dataclasses
 import datetime
 import pathlib
 import sys
-from typing import Any
 
 from absl import flags
 
 from launch.host import errors
 from launch.host.errors import InputError, RunError
 from launch.host.runtime import use_compilation_cache
-from launch.inputs.flags import refuse_other_settings, settings
-from launch.inputs.settings import RealSettings, Settings, read_settings
-from launch.runs import folder as run_folder
-from launch.runs import unit as units
-from launch.runs.summary import failed_seeds
+from launch.inputs.flags import define_given_agent, refuse_other_settings, settings
+from launch.inputs.settings import RealSettings, Settings
+from launch.runs import unit
+from launch.runs.folder import RunFolder
+from launch.runs.summary import Summary
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum(
@@ -51,7 +50,7 @@ def _settings() -> Settings:
             if FLAGS[name].present:
                 raise InputError(f"--{name}: expected with --env=testbed, found with --env=simulator")
         return chosen
-    if FLAGS.init_from and not (pathlib.Path(FLAGS.init_from) / "config.json").is_file():
+    if FLAGS.init_from and not RunFolder(pathlib.Path(FLAGS.init_from)).begun:
         raise InputError(f"--init_from: expected the folder of a run, found no config.json in {FLAGS.init_from}")
     try:
         # Their packages aren't among those that the simulator needs.
@@ -75,59 +74,59 @@ def _refuse_others(stored_settings: Settings) -> None:
         raise InputError(f"--resume: expected this run's own env {stored_settings.env!r}, found {FLAGS.env!r}")
 
 
-def _new_folder(chosen: Settings) -> pathlib.Path:
+def _new_folder(chosen: Settings) -> RunFolder:
     if FLAGS.run_dir:
-        return pathlib.Path(FLAGS.run_dir)
+        return RunFolder(pathlib.Path(FLAGS.run_dir))
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return pathlib.Path("runs") / f"{chosen.scenario.name}-{chosen.agent}-{now}"
+    return RunFolder(pathlib.Path("runs") / f"{chosen.scenario.name}-{chosen.agent}-{now}")
 
 
-def check_seeds(summary: dict[str, Any]) -> None:
+def check_seeds(summary: Summary) -> None:
     """Ends the command with exit status 1 if a seed failed.
 
     Raises:
       RunError: naming the first that did.
     """
-    failed = failed_seeds(summary)
-    if failed:
-        raise RunError(f"{len(failed)} of {len(summary['seeds'])} seeds failed; first {failed[0]}")
+    if summary.failures:
+        count = f"{len(summary.failures)} of {len(summary.seeds)} seeds failed"
+        raise RunError(f"{count}; first {summary.failures[0]}")
 
 
 def main() -> int:
     """Trains every seed, or resumes, and writes the run folder."""
     if FLAGS.resume and not FLAGS.run_dir:
         raise InputError("--resume: expected with --run_dir=FOLDER of the run, found without")
-    folder = pathlib.Path(FLAGS.run_dir)
+    folder = RunFolder(pathlib.Path(FLAGS.run_dir))
     # With settings --resume starts a run that isn't there yet: a script that may be ended at any time types one line.
-    if FLAGS.resume and (FLAGS.scenario is None or (folder / "config.json").is_file()):
-        chosen = read_settings(folder / "config.json")
+    if FLAGS.resume and (FLAGS.scenario is None or folder.begun):
+        chosen = folder.settings()
         _refuse_others(chosen)
     else:
         chosen = _settings()
         folder = _new_folder(chosen)
-        run_folder.check_new(folder)  # even a finished run is only touched by --resume
+        folder.check_new()  # even a finished run is only touched by --resume
     use_compilation_cache()
-    runner = units.open_unit(chosen, folder, FLAGS.checkpoint_epochs)
+    runner = unit.open_unit(chosen, folder, FLAGS.checkpoint_epochs)
     print(f"run folder: {folder}", file=sys.stderr)
     try:
-        summary = units.finish(runner, FLAGS.threads)
+        summary = unit.finish(runner, FLAGS.threads)
     except KeyboardInterrupt as reason:
         by = f" by {reason}" if str(reason) else ""
         print(f"interrupted{by}; go on with: python -m launch.train --resume --run_dir={folder}", file=sys.stderr)
         return 130
-    print((folder / "decisions.md").read_text(encoding="utf-8"))
+    print(folder.decisions.read_text(encoding="utf-8"))
     if runner.oracle is None:
         print("Nobody knows a real fleet's optimum; --calibration=FILE (python -m launch.calibrate) gives a twin's.")
         print(f"results: {folder}/ (summary.json, metrics.csv, decisions.md, curves.png, events/, steps.jsonl)")
         check_seeds(summary)
         return 0
-    steps = summary["aggregate"]["steps_to_optimal"]
-    middle = "never" if steps["median"] is None else f"{steps['median']:g}"
-    print(f"{steps['succeeded']} of {steps['seeds']} seeds reached the optimum; median real steps: {middle}")
+    steps = summary.aggregate.steps_to_optimal
+    middle = "never" if steps.median is None else f"{steps.median:g}"
+    print(f"{steps.succeeded} of {steps.seeds} seeds reached the optimum; median real steps: {middle}")
     print(f"results: {folder}/ (summary.json, metrics.csv, decisions.md, curves.png, events/)")
     check_seeds(summary)
     return 0
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, define_given_agent)

@@ -8,7 +8,8 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hl_jax import oracle, simulator, statistics
+from hl_jax import simulator, statistics
+from hl_jax.optimum import oracle
 from hl_jax.scenario import Scenario
 from launch.reproduce import plan as report_plan
 from launch.reproduce.plan import Unit

@@ -100,10 +100,10 @@ def test_every_horizon_is_at_least_three_hundred_steps():
 
 def test_a_course_is_measured_and_judged(monkeypatch):
     """A short one on a small fleet: every number is there, and what is counted adds up."""
-    from hl_jax.agents import factored
+    from hl_jax.agents.factored import agent as factored
 
     scenario = small_scenario(2, constraint=80.0, noise=0.03)
-    agent = factored.make(factored.FactoredConfig(recent=8), 2, scenario.choice_accuracy(), 80.0)
+    agent = factored.sized(factored.FactoredConfig(recent=8), 2, scenario.choice_accuracy(), 80.0)
     monkeypatch.setattr(beyond_endurance, "agent_for", lambda users: agent)
     course = beyond_endurance.Course("small", scenario, seeds=2, steps=160, every=4, priced=True)
     (line,) = beyond_endurance.measure(course)

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from hl_jax import calibration, oracle
-from hl_jax.constraints import constraint_value
+from hl_jax.choices import choice_labels
+from hl_jax.fitting import calibration
+from hl_jax.objective import constraint_value
+from hl_jax.optimum import oracle
 from hl_jax.scenario import LINKS, Device, Node, Scenario, Timing
 from hl_jax.simulator import make_params
 from launch.inputs.scenario_files import load_pool, load_scenario
@@ -25,7 +27,7 @@ POOL = load_pool(ROOT / "data" / "pools" / "mobilenet.toml")
 FILE = ROOT / "data" / "calibration" / "paper.json"
 DOCUMENT = json.loads(FILE.read_text(encoding="utf-8"))
 ROWS = tomllib.loads((ROOT / "data" / "paper" / "table5.toml").read_text(encoding="utf-8"))["rows"]
-LABELS = calibration.choice_labels(POOL)
+LABELS = choice_labels(POOL.names)
 RELATIVE_TIE = calibration.TIE_TOLERANCE + calibration.MARGIN
 
 

@@ -15,11 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hl_jax import simulator
-from hl_jax.agents.config import HybridConfig
-from hl_jax.constraints import CONSTRAINTS, constraint_value
-from hl_jax.penalty import Penalty, efficient_models, straight_penalty, sufficient_penalty
+from hl_jax.agents.registry import AGENTS
+from hl_jax.objective import (
+    CONSTRAINTS,
+    PENALTY_FACTOR,
+    Penalty,
+    constraint_value,
+    efficient_models,
+    straight_penalty,
+    sufficient_penalty,
+)
 from hl_jax.scenario import CONTENTION_FORMS, Device, ModelPool, Node, Scenario
-from launch.inputs.agents import AGENTS, make_params
 from launch.inputs.scenario_files import load_scenario
 from tests.builders import DYNAMICS, POOL, SCENARIOS, TIMING, small_scenario
 
@@ -119,13 +125,18 @@ def margin_ms(params: simulator.EnvParams, conditions: simulator.Conditions) -> 
     return float(np.min(cost[~feasible], initial=np.inf) - np.min(cost[feasible]))
 
 
+def priced(scenario: Scenario) -> simulator.EnvParams:
+    """The scenario's arrays with the default penalty."""
+    return simulator.make_params(scenario, sufficient_penalty(scenario, PENALTY_FACTOR))
+
+
 @pytest.mark.parametrize("users", range(1, 6))
 def test_no_infeasible_action_is_cheaper_with_the_default_penalty(users):
     """The paper's four experiments and five constraints, by brute force."""
     for experiment, constraint in itertools.product("ABCD", CONSTRAINTS):
         scenario = load_scenario(SCENARIOS / f"exp{experiment}.toml").with_users(users)
         scenario = dataclasses.replace(scenario, constraint=constraint_value(constraint, scenario.pool))
-        params = make_params(HybridConfig(), scenario)
+        params = priced(scenario)
         margin = margin_ms(params, params.start)
         assert margin > 0.0, f"{experiment}, {users} users, {constraint}: breaking the constraint saves {-margin} ms"
 
@@ -134,7 +145,7 @@ def test_nor_under_any_constraint_in_between():
     """Constraints of a user's own, each tenth of a point; three devices, where the gaps between decisions are wide."""
     scenario = load_scenario(SCENARIOS / "expB.toml").with_users(3)
     for constraint in np.arange(73.0, 89.9, 0.1):
-        params = make_params(HybridConfig(), dataclasses.replace(scenario, constraint=float(constraint)))
+        params = priced(dataclasses.replace(scenario, constraint=float(constraint)))
         assert margin_ms(params, params.start) > 0.0, f"constraint {constraint}"
 
 
@@ -142,7 +153,7 @@ def test_nor_under_any_constraint_in_between():
 def test_nor_under_any_load_of_the_dynamic_scenario(constraint):
     scenario = load_scenario(SCENARIOS / "dynamic.toml").with_users(3)
     scenario = dataclasses.replace(scenario, constraint=constraint_value(constraint, scenario.pool))
-    params = make_params(HybridConfig(), scenario)
+    params = priced(scenario)
     draw = jax.jit(simulator.stationary_conditions)
     worst = params.start.replace(device_cpu=jnp.ones(3, jnp.int32), device_memory=jnp.ones(3, jnp.int32))
     for conditions in [worst, *(draw(jax.random.key(seed), params) for seed in range(10))]:
@@ -150,12 +161,17 @@ def test_nor_under_any_load_of_the_dynamic_scenario(constraint):
 
 
 def test_every_agent_that_learns_from_penalties_has_a_sufficient_factor_by_default_and_refuses_less():
-    penalised = [spec for spec in AGENTS.values() if hasattr(spec.defaults, "penalty_factor")]
-    assert set(AGENTS) - {"factored"} == {name for name, spec in AGENTS.items() if spec in penalised}
-    for spec in penalised:
-        assert spec.defaults.penalty_factor > 1.0
+    scenario, penalised = small_scenario(2), set()
+    for name, kind in AGENTS.items():
+        config = kind.config()
+        assert kind.make(config, scenario).penalty_factor > 1.0
+        if not hasattr(config, "penalty_factor"):
+            continue
+        penalised.add(name)
+        assert kind.make(config, scenario).penalty_factor == config.penalty_factor
         with pytest.raises(ValueError, match=r"--penalty_factor: expected a value in \[1, inf\], found 0.9"):
-            dataclasses.replace(spec.defaults, penalty_factor=0.9)
+            dataclasses.replace(config, penalty_factor=0.9)
+    assert penalised == set(AGENTS) - {"factored"}
 
 
 TIMES = st.sampled_from([50.0, 100.0, 150.0, 200.0, 400.0, 800.0])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hl_jax import evaluation, simulator, training
 from hl_jax.agents.world import Run, Totals, World, compiled_world, real_step
-from hl_jax.penalty import straight_penalty
+from hl_jax.objective import straight_penalty
 from hl_jax.simulator import Orchestration
 from tests.builders import D0, D1, D2, DYNAMICS, EDGE, small_scenario
 from tests.trees import again, assert_identical

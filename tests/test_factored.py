@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hl_jax import evaluation, oracle, simulator, training
-from hl_jax.agents import factored
+from hl_jax import evaluation, simulator, training
+from hl_jax.agents.factored import agent as factored
 from hl_jax.agents.world import Run, World, compiled_world
-from hl_jax.constraints import constraint_value
-from hl_jax.penalty import sufficient_penalty
+from hl_jax.objective import constraint_value, sufficient_penalty
+from hl_jax.optimum import oracle
 from hl_jax.scenario import Device, Node, Scenario
 from launch.evaluate import asked_constraints
 from launch.host.errors import InputError
@@ -29,7 +29,7 @@ SCENARIO = small_scenario(USERS, constraint=80.0, noise=0.03)
 PARAMS = simulator.make_params(SCENARIO, sufficient_penalty(SCENARIO))
 ACCURACY = np.array(SCENARIO.choice_accuracy())
 CONFIG = factored.FactoredConfig(recent=32 * USERS)
-AGENT = factored.make(CONFIG, USERS, SCENARIO.choice_accuracy(), SCENARIO.constraint)
+AGENT = factored.sized(CONFIG, USERS, SCENARIO.choice_accuracy(), SCENARIO.constraint)
 PROGRAMS = training.programs(AGENT)
 suggest, decide, fit_model = jax.jit(AGENT.suggest), jax.jit(AGENT.decide), jax.jit(AGENT.fit_model)
 observe = jax.jit(AGENT.observe)
@@ -87,7 +87,7 @@ def test_another_constraint_is_followed_at_once(constraint):
     state = trained(0)[-1][0]
     value = constraint_value(constraint, SCENARIO.pool)
     asked = PARAMS.replace(constraint=jnp.float32(value))
-    action = decide(factored.under(state, value), state.obs)
+    action = decide(AGENT.under(state, value), state.obs)
     art = float(simulator.response_ms(asked, asked.start, action).mean())
     assert simulator.meets_constraint(asked, action)
     assert art <= oracle.brute_force(asked).art_ms * (1.0 + evaluation.TOLERANCE)
@@ -101,7 +101,7 @@ def test_a_slower_edge_is_noticed_and_learned_and_nothing_is_noticed_before():
     init, epoch = PROGRAMS
     starts = evaluation.start_states(jax.random.key(0), strict, 1)
     run = init(jnp.array([2], jnp.int32), strict)
-    run = run.replace(agent=factored.under(run.agent, 90.0))
+    run = run.replace(agent=AGENT.under(run.agent, 90.0))
     scale = jnp.array([2.0, 1.0])
     slower = strict.replace(node_ms=strict.node_ms * scale, share_ms=strict.share_ms * scale)
     seen = []
@@ -225,7 +225,7 @@ EXTREMES = {
 @functools.cache
 def _programs(users: int, accuracy: tuple[float, ...]) -> Any:
     """What runs any scenario of a size: 60 steps of three seeds, each step's decision and whether all was well."""
-    agent = factored.make(factored.FactoredConfig(recent=24), users, accuracy, 80.0)
+    agent = factored.sized(factored.FactoredConfig(recent=24), users, accuracy, 80.0)
 
     @jax.jit
     def run(params: simulator.EnvParams) -> Any:
@@ -237,7 +237,7 @@ def _programs(users: int, accuracy: tuple[float, ...]) -> Any:
 
         def course(seed: Any) -> Any:
             start = training.init(agent, seed, params)
-            start = start.replace(agent=factored.under(start.agent, params.constraint))
+            start = start.replace(agent=agent.under(start.agent, params.constraint))
             return jax.lax.scan(step, start, None, length=60)[1]
 
         return jax.lax.map(course, jnp.arange(3))
@@ -268,6 +268,6 @@ def test_ranges_of_constraints():
 
 def test_bad_sizes_are_refused():
     with pytest.raises(ValueError, match="--users: expected at least 1, found 0"):
-        factored.make(CONFIG, 0, (90.0, 90.0, 90.0), 80.0)
+        factored.sized(CONFIG, 0, (90.0, 90.0, 90.0), 80.0)
     with pytest.raises(ValueError, match="choices: expected at least a local model, edge and cloud, found 2"):
-        factored.make(CONFIG, 2, (90.0, 90.0), 80.0)
+        factored.sized(CONFIG, 2, (90.0, 90.0), 80.0)

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from hl_jax import simulator
-from hl_jax.agents import factored, factored_model
+from hl_jax.agents.factored import agent as factored
+from hl_jax.agents.factored import model as factored_model
 from tests.builders import D0, EDGE, small_scenario
 
 USERS = 3
 SCENARIO = small_scenario(USERS, constraint=80.0, noise=0.03)
 PARAMS = simulator.make_params(SCENARIO)
-AGENT = factored.make(factored.FactoredConfig(recent=12 * USERS), USERS, SCENARIO.choice_accuracy(), 80.0)
+AGENT = factored.sized(factored.FactoredConfig(recent=12 * USERS), USERS, SCENARIO.choice_accuracy(), 80.0)
 MODEL = AGENT.model
 cautious = jax.jit(AGENT._cautious)
 unsure, times = jax.jit(MODEL.unsure), jax.jit(MODEL.times)

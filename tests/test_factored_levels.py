@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hl_jax.agents import factored_levels
+from hl_jax.agents.factored import levels as factored_levels
 from hl_jax.scenario import LEVELS
 
 USERS = 5

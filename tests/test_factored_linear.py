@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hl_jax.agents import factored_linear as linear
+from hl_jax.agents.factored import linear
 
 triangle = jax.jit(linear.triangle)
 

@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hl_jax.agents import factored, factored_exploring, factored_model, factored_reports
-from hl_jax.agents.factored_model import Posterior, Reports, ResponseModel
+from hl_jax.agents.factored import agent as factored
+from hl_jax.agents.factored import exploring as factored_exploring
+from hl_jax.agents.factored import model as factored_model
+from hl_jax.agents.factored import reports as factored_reports
+from hl_jax.agents.factored.model import Posterior, Reports, ResponseModel
 from tests.builders import D0, EDGE
 
 USERS = 2
@@ -153,7 +156,7 @@ def test_weights_of_a_source_are_those_that_only_its_reports_speak_of():
 def test_old_reports_are_not_dropped_at_the_end_of_the_recent_ones():
     """A step's reports leave the ring for the summary: together they count as many as there were, less what faded."""
     config = factored.FactoredConfig(recent=2 * USERS, memory=1000.0)
-    agent: Any = factored.make(config, USERS, (90.0, 80.0, 70.0, 90.0, 90.0), 70.0)
+    agent: Any = factored.sized(config, USERS, (90.0, 80.0, 70.0, 90.0, 90.0), 70.0)
     observe = jax.jit(agent.observe)
     state = agent.init(jax.random.key(0), jnp.zeros(3 * USERS + 6, jnp.int32))
     for step in range(12):

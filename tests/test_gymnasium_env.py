@@ -14,7 +14,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common import env_checker as sb3_checker
 
 from hl_jax.gymnasium_env import OrchestrationGymEnv, decode_action, encode_action
-from hl_jax.penalty import straight_penalty
+from hl_jax.objective import straight_penalty
 from launch.inputs.scenario_files import load_scenario
 from tests import numpy_simulator
 from tests.builders import CLOUD, D0, D1, D2, DYNAMICS, EDGE, SCENARIOS, small_scenario

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from hl_jax import evaluation, health, simulator, training
-from hl_jax.agents import factored, q_learning
-from hl_jax.agents.config import HybridConfig
+from hl_jax.agents.factored import agent as factored
+from hl_jax.agents.hybrid.config import HybridConfig
+from hl_jax.agents.q_learning import agent as q_learning
 from hl_jax.agents.world import Totals
-from hl_jax.penalty import sufficient_penalty
+from hl_jax.objective import sufficient_penalty
 from launch import train
 from launch.host.errors import RunError
 from launch.inputs.agents import make_agent
@@ -103,6 +104,10 @@ class _Spoilt:
         leaves[where] = jnp.where(plan[1] & state.sick, jnp.nan, leaves[where])
         return after.replace(agent=_State(inner=jax.tree.unflatten(structure, leaves), sick=state.sick)), learning
 
+    @property
+    def penalty_factor(self) -> float:
+        return self.agent.penalty_factor
+
     def decide(self, state: _State, obs: chex.Array) -> chex.Array:
         return self.agent.decide(state.inner, obs)
 
@@ -119,7 +124,7 @@ def test_a_spoilt_seed_ends_alone_and_is_told(name, leaf, lanes, tmp_path, monke
     monkeypatch.setattr(simulated, "make_agent", lambda *_: spoilt)
     with jax.debug_nans(False):
         summary = units.run(_settings(name, lanes), tmp_path / "run", threads=1)
-    params = simulated.make_params(CONFIGS[name], SCENARIO)
+    params = training.params_for(spoilt, SCENARIO)
     sick = {seed for seed in SEEDS if bool(training.init(spoilt, jnp.int32(seed), params).agent.sick)}
     assert 0 < len(sick) < len(SEEDS)
     for seed in summary["seeds"]:

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hl_jax import evaluation, oracle, simulator, training
-from hl_jax.agents import hybrid
-from hl_jax.agents.config import HybridConfig
-from hl_jax.agents.hybrid import Hybrid
-from hl_jax.agents.learner import Learner
+from hl_jax import evaluation, simulator, training
+from hl_jax.agents.hybrid import agent as hybrid
+from hl_jax.agents.hybrid.agent import Hybrid
+from hl_jax.agents.hybrid.config import HybridConfig
+from hl_jax.agents.hybrid.learner import Learner
 from hl_jax.agents.world import Run, compiled_world
-from hl_jax.penalty import sufficient_penalty
+from hl_jax.objective import sufficient_penalty
+from hl_jax.optimum import oracle
 from hl_jax.scenario import Device, Node, Scenario
 from hl_jax.simulator import Orchestration
 from tests.builders import small_scenario
@@ -65,7 +66,7 @@ PARAMS = params_of(SCENARIO)
 
 
 def agent_of(name: str) -> Hybrid:
-    return hybrid.make(CONFIGS[name], USERS, CHOICES, LEVELS, plans=name != "dqn")
+    return hybrid.sized(CONFIGS[name], USERS, CHOICES, LEVELS, plans=name != "dqn")
 
 
 def starts(params: simulator.EnvParams) -> simulator.EnvState:

@@ -14,10 +14,10 @@ import numpy as np
 import optax
 import pytest
 
-from hl_jax.agents import hybrid
-from hl_jax.agents.config import HybridConfig
-from hl_jax.agents.learner import AgentState, EpochPlan, Learner
-from hl_jax.networks import features_of, obs_of
+from hl_jax.agents.hybrid import agent as hybrid
+from hl_jax.agents.hybrid.config import HybridConfig
+from hl_jax.agents.hybrid.learner import AgentState, EpochPlan, Learner
+from hl_jax.agents.hybrid.networks import features_of, obs_of
 from hl_jax.replay import buffers, sum_tree
 from hl_jax.simulator import observation_levels
 from tests.trees import again, assert_identical
@@ -275,7 +275,7 @@ def test_lines_29_and_33_tell_new_from_known_and_only_move_the_known_ones_states
 
 def test_refuses_what_it_cannot_search():
     with pytest.raises(ValueError, match=r"--users: expected at most 10000000 joint actions .* found 10 \*\* 8"):
-        hybrid.make(CONFIG, 8, 10, LEVELS)
+        hybrid.sized(CONFIG, 8, 10, LEVELS)
 
 
 def test_suggests_all_joint_actions_where_there_are_fewer_than_k():

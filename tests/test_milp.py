@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from hl_jax import milp, oracle, simulator
-from hl_jax.constraints import CONSTRAINTS, constraint_value
+from hl_jax import simulator
+from hl_jax.objective import CONSTRAINTS, constraint_value
+from hl_jax.optimum import milp, oracle
 from hl_jax.scenario import Device, Node
 from launch.inputs.scenario_files import load_scenario
 from tests.builders import SCENARIOS, small_scenario

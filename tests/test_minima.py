@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hl_jax.agents import minima
-from hl_jax.agents.config import HybridConfig
-from hl_jax.agents.learner import Learner
+from hl_jax.agents.hybrid import minima
+from hl_jax.agents.hybrid.config import HybridConfig
+from hl_jax.agents.hybrid.learner import Learner
 from hl_jax.simulator import observation_levels
 
 F, B = 6, 8

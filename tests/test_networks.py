@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hl_jax import search
-from hl_jax.networks import JointValue, SystemModel, features_of, obs_of
+from hl_jax.agents.hybrid.networks import JointValue, SystemModel, features_of, obs_of
+from hl_jax.search import joint
 from hl_jax.simulator import observation_levels
 
 N, C, H = 2, 3, 5
@@ -39,7 +39,7 @@ def called(network: JointValue | SystemModel, params: Any, features: jax.Array, 
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def separable(network: JointValue | SystemModel, params: Any, features: jax.Array) -> search.Separable:
+def separable(network: JointValue | SystemModel, params: Any, features: jax.Array) -> joint.Separable:
     return network.apply(params, features, method="separable")
 
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hl_jax import oracle, simulator
+from hl_jax import simulator
+from hl_jax.optimum import oracle
 from hl_jax.scenario import CONTENTION_FORMS, Device, ModelPool, Node, Scenario
 from hl_jax.simulator import Conditions, make_params
 from tests import numpy_simulator

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hl_jax import simulator
-from hl_jax.constraints import CONSTRAINTS, constraint_value
+from hl_jax.objective import CONSTRAINTS, constraint_value
 from launch.inputs.scenario_files import load_scenario
 from tests.builders import ROOT, SCENARIOS, small_scenario
 

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hl_jax import evaluation, oracle, simulator, training
-from hl_jax.agents import q_learning
-from hl_jax.penalty import sufficient_penalty
+from hl_jax import evaluation, simulator, training
+from hl_jax.agents.q_learning import agent as q_learning
+from hl_jax.objective import sufficient_penalty
+from hl_jax.optimum import oracle
 from tests.builders import small_scenario
 
 SCENARIO = small_scenario(2, constraint=80.0, noise=0.03)
@@ -23,7 +24,7 @@ CONFIG = q_learning.QLearningConfig(epochs=6, epoch_steps=200, states=8)
 @functools.cache
 def trained(seed: int, config: q_learning.QLearningConfig = CONFIG):
     """A run's last state and evaluation."""
-    agent = q_learning.make(config, 2, SCENARIO.choices, LEVELS)
+    agent = q_learning.sized(config, 2, SCENARIO.choices)
     starts = evaluation.start_states(jax.random.key(0), PARAMS, 1)
     init, epoch = training.programs(agent)
     run = init(jnp.array([seed], jnp.int32), PARAMS)
@@ -50,7 +51,7 @@ def test_block_minima_are_the_table_s():
 
 
 def test_padding_is_never_chosen():
-    agent = q_learning.make(CONFIG, 1, 5, LEVELS[:9])
+    agent = q_learning.sized(CONFIG, 1, 5)
     state = agent.init(jax.random.key(0), jnp.zeros(9, jnp.int32))
     assert state.table.shape == (8, 2, 3)  # five actions in blocks of three
     assert np.isinf(np.asarray(state.table[:, 1, 2])).all()
@@ -60,7 +61,7 @@ def test_padding_is_never_chosen():
 
 def test_one_update_by_hand():
     config = q_learning.QLearningConfig(step_size=0.5, gamma=0.4, cost_scale_ms=100.0, states=4)
-    agent = q_learning.make(config, 1, 5, LEVELS[:9])
+    agent = q_learning.sized(config, 1, 5)
     here, there = jnp.zeros(9, jnp.int32), jnp.ones(9, jnp.int32)
     state = agent.init(jax.random.key(0), here)
     state = agent.learn(state, jnp.int32(4), jnp.float32(300.0), there)  # 0 + 0.5 * (3 + 0.4 * 0 - 0)
@@ -74,7 +75,7 @@ def test_one_update_by_hand():
 
 def test_states_beyond_the_table_share_its_last_row():
     config = q_learning.QLearningConfig(states=2)
-    agent = q_learning.make(config, 1, 5, LEVELS[:9])
+    agent = q_learning.sized(config, 1, 5)
     state = agent.init(jax.random.key(0), jnp.zeros(9, jnp.int32))
     for level in (1, 0, 1):
         state = agent.learn(state, jnp.int32(0), jnp.float32(100.0), jnp.full(9, level, jnp.int32))
@@ -92,4 +93,4 @@ def test_seeds_differ_and_repeat():
 
 def test_a_table_that_is_too_large_is_refused():
     with pytest.raises(ValueError, match=r"--states: expected a table of at most 4 GiB.*found 64 x 10 \*\* 8"):
-        q_learning.make(q_learning.QLearningConfig(), 8, 10, LEVELS)
+        q_learning.sized(q_learning.QLearningConfig(), 8, 10)

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from hl_jax.constraints import CONSTRAINTS
+from hl_jax.objective import CONSTRAINTS
 from launch.host.errors import InputError
 from launch.inputs import agents
 from launch.reproduce import collect as report_collect

@@ -16,17 +16,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hl_jax import oracle, search, simulator
-from hl_jax.constraints import CONSTRAINTS, constraint_value
-from hl_jax.networks import JointValue
-from hl_jax.penalty import straight_penalty
+from hl_jax import simulator
+from hl_jax.agents.hybrid.networks import JointValue
+from hl_jax.choices import decode, encode, joint_actions
+from hl_jax.objective import CONSTRAINTS, constraint_value, straight_penalty
+from hl_jax.optimum import oracle
+from hl_jax.search import joint
 from launch.inputs.scenario_files import load_scenario
 from tests.builders import SCENARIOS
 
 FEATURES, WIDTH = 4, 6
 SIZES = [(1, 5), (2, 4), (3, 3), (4, 3), (5, 2)]  # users, choices: one device alone, odd and even halves
-joint_values = jax.jit(search.joint_values)
-k_best = jax.jit(search.k_best, static_argnums=1)
+joint_values = jax.jit(joint.joint_values)
+k_best = jax.jit(joint.k_best, static_argnums=1)
 
 
 @functools.cache
@@ -46,7 +48,7 @@ def parameters(users: int, choices: int, draw: Callable[[tuple[int, ...]], np.nd
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def separable(users: int, choices: int, params: Any, features: chex.Array) -> search.Separable:
+def separable(users: int, choices: int, params: Any, features: chex.Array) -> joint.Separable:
     return network(users, choices).apply(params, features, method="separable")
 
 
@@ -100,7 +102,7 @@ def test_dyadic_weights_give_exact_values_and_the_naive_order_of_the_k_best(size
     order = sorted(range(len(naive)), key=naive.__getitem__)[:k]  # Python's sort is stable
     assert actions.tolist() == order
     assert least.tolist() == [naive[index] for index in order]
-    index, value = search.best(values)
+    index, value = joint.best(values)
     assert (int(index), float(value)) == (naive.index(min(naive)), min(naive))
 
 
@@ -122,8 +124,8 @@ def test_ties_at_the_edge_of_k_are_cut_in_the_order_of_their_index():
     assert k_best(values, 5)[0].tolist() == [1, 3, 5, 0, 4]
     assert k_best(values, 7)[0].tolist() == [1, 3, 5, 0, 4, 6, 2]
     assert k_best(values, 5)[1].tolist() == [1.0, 1.0, 1.0, 2.0, 2.0]
-    assert search.best(values)[0] == 1
-    assert search.best(values)[0].dtype == jnp.int32
+    assert joint.best(values)[0] == 1
+    assert joint.best(values)[0].dtype == jnp.int32
 
 
 @pytest.mark.parametrize(("users", "choices"), [(2, 4), (3, 3)])
@@ -139,7 +141,7 @@ def test_vmap_equals_a_loop(users, choices, shared):
     if shared:  # only what depends on the state is batched
         stacked = each[0].replace(base=stacked.base, constant=stacked.constant)
         axes = jax.tree.map(lambda _: None, each[0]).replace(base=0, constant=0)
-    found = jax.jit(jax.vmap(search.joint_values, in_axes=(axes,)))(stacked)
+    found = jax.jit(jax.vmap(joint.joint_values, in_axes=(axes,)))(stacked)
     np.testing.assert_array_equal(found, np.stack([joint_values(one) for one in each]))
 
 
@@ -147,26 +149,26 @@ def test_vmap_equals_a_loop(users, choices, shared):
 def test_decode_is_numpys_unravel_index_and_encode_undoes_it(users):
     choices = 10
     index = np.arange(choices**users)
-    actions = search.decode(jnp.asarray(index, jnp.int32), users, choices)
+    actions = decode(jnp.asarray(index, jnp.int32), users, choices)
     np.testing.assert_array_equal(actions, np.stack(np.unravel_index(index, (choices,) * users), axis=1))
-    np.testing.assert_array_equal(search.encode(actions, choices), index)
-    assert search.encode(actions, choices).dtype == jnp.int32
-    assert search.joint_actions(users, choices) == len(index)
+    np.testing.assert_array_equal(encode(actions, choices), index)
+    assert encode(actions, choices).dtype == jnp.int32
+    assert joint_actions(users, choices) == len(index)
 
 
 @given(st.integers(1, 7), st.integers(1, 10), st.data())
 def test_one_joint_action_there_and_back(users, choices, data):
     action = data.draw(st.lists(st.integers(0, choices - 1), min_size=users, max_size=users))
-    index = search.encode(jnp.array(action, jnp.int32), choices)
+    index = encode(jnp.array(action, jnp.int32), choices)
     assert index == np.ravel_multi_index(action, (choices,) * users)
-    assert search.decode(index, users, choices).tolist() == action
+    assert decode(index, users, choices).tolist() == action
 
 
 @jax.jit
 def true_costs(params: simulator.EnvParams) -> chex.Array:
     """The simulator in the place of the learned model: noise-free cost of every joint action. [A]."""
     users, choices = params.local_ms.shape[0], params.accuracy.shape[0]
-    actions = search.decode(jnp.arange(choices**users, dtype=jnp.int32), users, choices)
+    actions = decode(jnp.arange(choices**users, dtype=jnp.int32), users, choices)
     response = jax.vmap(simulator.response_ms, in_axes=(None, None, 0))(params, params.start, actions)
     return jax.vmap(simulator.cost_ms, in_axes=(None, 0, 0))(params, actions, response)
 
@@ -183,7 +185,7 @@ def test_the_true_model_and_all_actions_give_the_oracles_answer(experiment, cons
     assert sorted(actions.tolist()) == list(range(len(costs)))
     optimum = oracle.brute_force(params)
     ties = len(optimum.optimal)
-    best = [tuple(search.decode(index, 3, 10).tolist()) for index in actions[:ties]]
+    best = [tuple(decode(index, 3, 10).tolist()) for index in actions[:ties]]
     assert set(best) == set(map(tuple, optimum.optimal.tolist()))
     np.testing.assert_allclose(values[:ties], optimum.art_ms, rtol=1e-6)
     if ties < len(costs):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hl_jax import simulator
-from hl_jax.penalty import Penalty, straight_penalty, sufficient_penalty
+from hl_jax.objective import Penalty, straight_penalty, sufficient_penalty
 from hl_jax.scenario import CONTENTION_FORMS, LINKS, Device, ModelPool, Node, Scenario, Timing
 from launch.inputs.scenario_files import load_scenario
 from tests import numpy_simulator

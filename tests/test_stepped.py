@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from hl_jax import simulator, training
-from hl_jax.agents import hybrid, q_learning
-from hl_jax.agents.config import HybridConfig
+from hl_jax.agents.hybrid import agent as hybrid
+from hl_jax.agents.hybrid.config import HybridConfig
+from hl_jax.agents.q_learning import agent as q_learning
 from hl_jax.agents.stepped import Stepped, host_world
 from hl_jax.agents.world import compiled_world
-from hl_jax.penalty import straight_penalty
+from hl_jax.objective import straight_penalty
 from hl_jax.simulator import Orchestration
 from tests.builders import small_scenario
 
@@ -34,8 +35,8 @@ SMALL = HybridConfig(
 )
 LEVELS = tuple(int(level) for level in simulator.observation_levels(USERS))
 AGENTS = {
-    "hybrid": hybrid.make(SMALL, USERS, 5, LEVELS),
-    "q_learning": q_learning.make(q_learning.QLearningConfig(epochs=4, epoch_steps=10), USERS, 5, LEVELS),
+    "hybrid": hybrid.sized(SMALL, USERS, 5, LEVELS),
+    "q_learning": q_learning.sized(q_learning.QLearningConfig(epochs=4, epoch_steps=10), USERS, 5),
 }
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from hl_jax import milp
-from hl_jax.structured import bounds, search
-from hl_jax.structured.costs import BIG, NOTHING, Costs, accuracy_units, mean_response_ms, require
+from hl_jax.optimum import milp
+from hl_jax.search import bounds, structured
+from hl_jax.search.costs import BIG, NOTHING, Costs, accuracy_units, mean_response_ms, require
 
 ACCURACY = (90.0, 88.0, 85.0, 74.5, 89.0, 87.0, 83.0, 72.5)
 TIMES = (460.0, 280.0, 170.0, 90.0, 250.0, 165.0, 110.0, 75.0)
@@ -48,8 +48,8 @@ def random_costs(rng: np.random.Generator, users: int, models: int = 8, equal: b
     )
 
 
-best = jax.jit(search.best)
-k_best = jax.jit(search.k_best, static_argnums=1)
+best = jax.jit(structured.best)
+k_best = jax.jit(structured.k_best, static_argnums=1)
 
 
 @functools.cache
@@ -79,7 +79,7 @@ def brute_force(costs: Costs, k: int) -> tuple[np.ndarray, np.ndarray]:
     return actions[order], mean[order]
 
 
-def assert_same_best(found: search.Found, actions: np.ndarray, means: np.ndarray) -> None:
+def assert_same_best(found: structured.Found, actions: np.ndarray, means: np.ndarray) -> None:
     """The same K best, up to joint actions that are equally good."""
     np.testing.assert_allclose(np.asarray(found.mean_ms), means, rtol=1e-6)
     finite = np.isfinite(means)
@@ -157,7 +157,7 @@ def test_bounds_converge_near_the_strictest_constraints(seed: int) -> None:
     problems = jax.vmap(bounds.problem, in_axes=(None, 0))(costs, pairs[likely])
     dual = np.asarray(jax.jit(jax.vmap(bounds.refine))(problems, rough.price[likely]).bound)
     relaxed = np.array([relaxed_ms(jax.tree.map(lambda leaf, at=at: leaf[at], problems)) for at in range(8)])
-    assert (dual <= relaxed * (1.0 + search.MARGIN)).all()
+    assert (dual <= relaxed * (1.0 + structured.MARGIN)).all()
     np.testing.assert_allclose(dual, relaxed, rtol=1e-3)
 
 
@@ -227,14 +227,14 @@ def test_one_device() -> None:
 def test_vmap_gives_what_single_calls_give() -> None:
     rng = np.random.default_rng(8)
     several = [random_costs(rng, 5) for _ in range(4)]
-    together = jax.jit(jax.vmap(search.best))(jax.tree.map(lambda *x: jnp.stack(x), *several))
+    together = jax.jit(jax.vmap(structured.best))(jax.tree.map(lambda *x: jnp.stack(x), *several))
     for index, costs in enumerate(several):
         np.testing.assert_allclose(together.mean_ms[index], best(costs).mean_ms, rtol=1e-6)
 
 
 def test_less_effort_keeps_the_bound_honest() -> None:
     rng = np.random.default_rng(9)
-    find = jax.jit(lambda costs: search.best(costs, search.Effort(beam=4, occupancies=3, choices=4)))
+    find = jax.jit(lambda costs: structured.best(costs, structured.Effort(beam=4, occupancies=3, choices=4)))
     uncertain = 0
     for _ in range(30):
         costs = random_costs(rng, 4)
@@ -250,7 +250,7 @@ def test_less_effort_keeps_the_bound_honest() -> None:
 def test_costs_that_are_not_finite_are_impossible_choices(scale: float) -> None:
     """Against brute force over what is left; where nothing is left there is no action, rather than any."""
     rng = np.random.default_rng(10)
-    find = jax.jit(lambda costs: search.k_best(costs, 3))
+    find = jax.jit(lambda costs: structured.k_best(costs, 3))
     nothing = 0
     for round_ in range(60):
         costs = random_costs(rng, 3, models=4)
@@ -292,8 +292,8 @@ def test_costs_that_are_not_finite_are_impossible_choices(scale: float) -> None:
 def test_bad_arguments_are_refused() -> None:
     costs = random_costs(np.random.default_rng(10), 3)
     with pytest.raises(ValueError, match="k: expected at least 1, found 0"):
-        search.k_best(costs, 0)
+        structured.k_best(costs, 0)
     with pytest.raises(ValueError, match="beam: expected at least 1, found 0"):
-        search.Effort(beam=0, occupancies=1, choices=1)
+        structured.Effort(beam=0, occupancies=1, choices=1)
     with pytest.raises(AssertionError):
         best(costs.replace(edge=costs.edge[:, :-1]))

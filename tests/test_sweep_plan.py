@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 from absl import flags
 
-from hl_jax.agents.q_learning import QLearningConfig
+from hl_jax import training
+from hl_jax.agents.q_learning.config import QLearningConfig
 from launch.host.errors import InputError
 from launch.inputs import agents
 from launch.sweep import axes as sweep_axes
@@ -154,8 +155,8 @@ def test_units_of_one_program_are_those_of_one_agent_and_one_size():
     programs: dict[str, list[object]] = {}
     for one in found:
         chosen = one.settings
-        params = agents.make_params(chosen.config, chosen.scenario)
         agent = agents.make_agent(chosen.agent, chosen.config, chosen.scenario)
+        params = training.params_for(agent, chosen.scenario)
         programs.setdefault(one.program, []).append((agent, [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]))
     assert [len(same) for same in programs.values()] == [4] * 4 + [2] * 4
     assert all(same[0] == other for same in programs.values() for other in same)

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hl_jax import oracle, simulator
-from hl_jax.agents.config import HybridConfig
+from hl_jax import simulator
+from hl_jax.agents.hybrid.config import HybridConfig
+from hl_jax.optimum import oracle
 from launch.inputs.scenario_files import load_scenario
 from tests.builders import SCENARIOS
 from tests.training_runs import (

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hl_jax import simulator, twin
+from hl_jax import simulator
+from hl_jax.fitting import twin
+from hl_jax.fitting.twin import Observation
 from hl_jax.scenario import Device, Node
-from hl_jax.twin import Observation
 from tests.builders import small_scenario
 
 USERS = 4

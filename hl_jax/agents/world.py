@@ -14,7 +14,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from hl_jax.simulator import EnvParams, EnvState, Orchestration
+from hl_jax.objective import PENALTY_FACTOR
+from hl_jax.scenario import Scenario
+from hl_jax.simulator import EnvParams, EnvState, Orchestration, observation_levels
 
 
 @chex.dataclass(frozen=True)
@@ -76,6 +78,10 @@ class Agent(Protocol):
     def epochs(self) -> int:
         """Number of epochs of a run."""
 
+    @property
+    def penalty_factor(self) -> float:
+        """What breaking the constraint costs, in the least that never pays (`hl_jax.objective`)."""
+
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> Any:
         """The state before the first epoch; `obs` [F] is the environment's first; the key is consumed."""
 
@@ -87,6 +93,27 @@ class Agent(Protocol):
 
     def decide(self, state: Any, obs: chex.Array) -> chex.Array:
         """The greedy joint action ([N] int32) in the observed state [F]."""
+
+    def under(self, state: Any, constraint: float) -> Any:
+        """The state with another constraint (%) asked of it; as it is, if the constraint was learned from penalties."""
+
+
+class Penalised:
+    """What agents share that learn their constraint from penalties."""
+
+    @property
+    def penalty_factor(self) -> float:
+        return PENALTY_FACTOR
+
+    def under(self, state: Any, constraint: float) -> Any:
+        """Nothing that it could do about another constraint."""
+        del constraint
+        return state
+
+
+def observed_levels(scenario: Scenario) -> tuple[int, ...]:
+    """How many values each of the F observed components has, as what never changes of an agent."""
+    return tuple(int(level) for level in observation_levels(scenario.users))
 
 
 def compiled_world(environment: Orchestration, params: EnvParams) -> World:

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax import evaluation, oracle
-from hl_jax.constraints import CONSTRAINTS
+from hl_jax import evaluation, training
+from hl_jax.objective import CONSTRAINTS
+from hl_jax.optimum import oracle
 from hl_jax.scenario import Scenario
 from launch.beyond.kept import Kept
 from launch.beyond.learning import (
     CHUNK,
-    CONFIG,
     EXPERIMENTS,
     SPARSE,
     agent_for,
@@ -29,7 +29,6 @@ from launch.beyond.learning import (
     scenario,
     stack,
 )
-from launch.inputs.agents import make_params
 
 SETTLED = 50  # real steps after which decisions are judged
 WINDOW, WINDOWS_FROM = 80, 60  # real steps that what exploring costs is averaged over, and after which
@@ -90,7 +89,7 @@ def measure(course: Course) -> list[dict[str, Any]]:
     asked, agent = course.scenario, agent_for(course.scenario.users)
     states = STATES if asked.dynamics else 1
     params = stack([asked] * course.seeds)
-    optima = _optima(asked, make_params(CONFIG, asked), states)
+    optima = _optima(asked, training.params_for(agent, asked), states)
     runs = begin(agent, jnp.arange(course.seeds), params)
     regret, costs, wrong, seconds, after = [], [], [], [], None
     for done in range(0, course.steps, CHUNK):

@@ -15,17 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax import evaluation, oracle, simulator, statistics, training
-from hl_jax.agents import factored
+from hl_jax import evaluation, simulator, statistics, training
+from hl_jax.agents.factored import agent as factored
 from hl_jax.agents.world import Agent, compiled_world
-from hl_jax.constraints import CONSTRAINTS, constraint_value
+from hl_jax.objective import CONSTRAINTS, constraint_value
+from hl_jax.optimum import oracle
 from hl_jax.scenario import Device, Scenario
 from launch.beyond.kept import Kept
 from launch.host.errors import RunError
 from launch.host.files import ROOT
-from launch.inputs.agents import make_agent, make_params
+from launch.inputs.agents import make_agent
 from launch.inputs.scenario_files import load_scenario
-from launch.runs.summary import is_optimal
 
 SCENARIOS = ROOT / "data" / "scenarios"
 CONFIG = factored.FactoredConfig()
@@ -102,7 +102,9 @@ def go_on(agent: Agent, runs: Any, params: Any, every: int = 1, states: int = 1)
 
 def stack(scenarios: Sequence[Scenario]) -> simulator.EnvParams:
     """Scenarios of a size as arrays with a leading axis."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *[make_params(CONFIG, one) for one in scenarios])
+    return jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *[training.params_for(agent_for(one.users), one) for one in scenarios]
+    )
 
 
 def courses(cases: Sequence[Case], steps: int, change: int | None = None) -> tuple[Any, dict[str, np.ndarray]]:
@@ -143,11 +145,8 @@ def optimum_ms(asked: Scenario) -> float:
 
 def steps_to_optimal(at: np.ndarray, art_ms: np.ndarray, feasible: np.ndarray, least_ms: float) -> int | None:
     """Real steps until one seed's decisions ([T], judged after the steps `at`) are optimal and stay so."""
-    rows = [
-        {"feasible": bool(fine), "regret_percent": 100.0 * (art / least_ms - 1.0)}
-        for art, fine in zip(art_ms, feasible, strict=True)
-    ]
-    good = [is_optimal(row, evaluation.TOLERANCE) for row in rows]
+    near = 100.0 * (art_ms / least_ms - 1.0) <= 100.0 * evaluation.TOLERANCE
+    good = [bool(fine) for fine in feasible & near]
     return evaluation.first_lasting([int(step) for step in at], good)
 
 
@@ -162,7 +161,7 @@ def _summary(name: str, cases: Sequence[Case], seen: dict[str, np.ndarray], star
     reached = [step for step in steps if step is not None]
     return {
         "case": name,
-        "steps_to_optimal": statistics.summarize(steps),
+        "steps_to_optimal": dataclasses.asdict(statistics.summarize(steps)),
         "worst": max(reached, default=None) if len(reached) == len(steps) else None,
         "steps": steps,
         "false_alarms": int(seen["changes"][:, start - 1 if start else -1].sum()),
@@ -329,7 +328,7 @@ def sweep(seeds: int, kept: Kept) -> list[dict[str, Any]]:
     @jax.jit
     def judge(states: Any) -> Any:
         def one(state: Any, constraint: Any) -> Any:
-            action = agent.decide(factored.under(state, constraint), state.obs)
+            action = agent.decide(agent.under(state, constraint), state.obs)
             fine = simulator.meets_constraint(dataclasses.replace(params, constraint=constraint), action)
             return jnp.mean(simulator.response_ms(params, params.start, action)), fine
 

@@ -15,14 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax import milp, oracle, simulator, training
-from hl_jax.agents import factored
+from hl_jax import simulator, training
+from hl_jax.agents.factored import agent as factored
 from hl_jax.agents.world import compiled_world
+from hl_jax.optimum import milp, oracle
 from hl_jax.scenario import CONTENTION_FORMS, LINKS, Device, Node, Scenario
-from hl_jax.structured import search
-from hl_jax.structured.costs import Costs
+from hl_jax.search import structured
+from hl_jax.search.costs import Costs, Found
 from launch.beyond.learning import scenario
-from launch.inputs.agents import make_agent, make_params
+from launch.inputs.agents import make_agent
 
 BRUTE_INSTANCES = 1000
 BRUTE_USERS = 5
@@ -84,7 +85,7 @@ def brute_force(params: simulator.EnvParams, k: int) -> tuple[np.ndarray, np.nda
     return actions[order], mean[order]
 
 
-def same_best(found: search.Found, actions: np.ndarray, means: np.ndarray) -> bool:
+def same_best(found: Found, actions: np.ndarray, means: np.ndarray) -> bool:
     """Whether these are the same K best joint actions, up to those that are equally good."""
     finite = np.isfinite(means)
     if not np.allclose(np.asarray(found.mean_ms), means, rtol=oracle.TIE_TOLERANCE, atol=0.0):
@@ -97,7 +98,7 @@ def same_best(found: search.Found, actions: np.ndarray, means: np.ndarray) -> bo
 
 def brute(instances: int = BRUTE_INSTANCES) -> list[dict[str, Any]]:
     """K best joint actions of five devices: the search's and brute force's."""
-    find = jax.jit(lambda costs: search.k_best(costs, K))
+    find = jax.jit(lambda costs: structured.k_best(costs, K))
     random = np.random.default_rng(1)
     same = certain = 0
     for _ in range(instances):
@@ -120,7 +121,7 @@ def against_milp(instances: int = MILP_INSTANCES) -> list[dict[str, Any]]:
     lines = []
     for users in FLEETS:
         random = np.random.default_rng(users)
-        find = jax.jit(search.best)
+        find = jax.jit(structured.best)
         excess, ratios, ours, theirs, gaps, violated, offloading = [], [], [], [], [], 0, 0
         for index in range(instances // len(FLEETS)):
             asked = random_scenario(random, users, STRICT * (index % 2))
@@ -129,7 +130,7 @@ def against_milp(instances: int = MILP_INSTANCES) -> list[dict[str, Any]]:
             if index == 0:
                 jax.block_until_ready(find(costs))  # compiles
             start = time.perf_counter()
-            truth = milp.solve(program, HIGHS_GAP[users <= search.EXACT_USERS], time_limit_s=60.0)
+            truth = milp.solve(program, HIGHS_GAP[users <= structured.EXACT_USERS], time_limit_s=60.0)
             theirs.append(time.perf_counter() - start)
             ours.append(_seconds(functools.partial(find, costs)))
             found = jax.tree.map(np.asarray, find(costs))
@@ -179,7 +180,7 @@ def decision_time(fleets: tuple[int, ...] = (1, 2, 5, 10, 20, 30, 50, 70, 100)) 
         asked = scenario("hundred").with_users(users)
         config = factored.FactoredConfig()
         agent: Any = make_agent("factored", config, asked)
-        params = make_params(config, asked)
+        params = training.params_for(agent, asked)
         world = compiled_world(simulator.Orchestration(), params)
         run = training.init(agent, jnp.int32(0), params)
         epoch = jax.jit(lambda run, agent=agent, world=world: agent.epoch(world, run, ())[0])

@@ -26,7 +26,6 @@ from launch.fleet.inventory import starts_here
 from launch.fleet.testbed import Testbed
 from launch.host.errors import InputError
 
-RECORD = "steps.jsonl"  # in a run's folder: every step that was taken, learned from or not
 STATE_S = 0.5  # for reading the fleet's state after a step; without an answer the last one is kept
 
 

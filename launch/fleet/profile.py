@@ -13,9 +13,11 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax import simulator, twin
+from hl_jax import simulator
+from hl_jax.choices import node_choices
+from hl_jax.fitting import twin
+from hl_jax.fitting.twin import Observation
 from hl_jax.scenario import Scenario
-from hl_jax.twin import Observation
 from launch.fleet.adapter import TestbedEnv
 from launch.fleet.inventory import Inventory, starts_here, with_faults
 from launch.host.errors import InputError
@@ -29,7 +31,7 @@ def planned_actions(users: int, models: int) -> list[tuple[int, ...]]:
     local = [tuple((first + device) % models for device in range(users)) for first in range(models)]
     tiers = [
         (tier,) * tasks + local[tasks % models][tasks:]
-        for tier in (models, models + 1)
+        for tier in node_choices(models)
         for tasks in range(1, users + 1)
     ]
     return local + tiers
@@ -86,7 +88,7 @@ def _measure_weak(scenario: Scenario, inventory: Inventory, repeats: int) -> lis
                 env.fleet.set_link(name, delay if place == "device" else 0.0, delay if place == "edge" else 0.0)
             env.fleet.set_link(edge, delay if place == "edge" else 0.0)
             # Local tasks are most of what a fleet does, so most of what is measured.
-            for choice in (models - 1, 0, 1, models, models + 1):
+            for choice in (models - 1, 0, 1, *node_choices(models)):
                 action = (choice,) + (models - 1,) * (users - 1)
                 times = env.profile(action, repeats)
                 _say(f"weak {place}, {' '.join(map(str, action))}: {np.nanmean(times):.1f} ms")

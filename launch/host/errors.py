@@ -22,13 +22,17 @@ def _fail(message: str, status: int = 2) -> NoReturn:
     sys.exit(status)
 
 
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Runs an entry point: parses the flags, calls `main`; `InputError` becomes exit status 2, `RunError` 1."""
+def run(main: Callable[[], int | None], prepare: Callable[[list[str]], None] = lambda _: None) -> NoReturn:
+    """Runs an entry point: parses the flags, calls `main`; `InputError` becomes exit status 2, `RunError` 1.
+
+    `prepare` gets the command line (the command's name first) before it is parsed, and may define more flags.
+    """
 
     def parse(argv: list[str]) -> list[str]:
         try:
+            prepare(argv)
             rest = flags.FLAGS(argv)
-        except flags.Error as error:
+        except (flags.Error, InputError) as error:
             _fail(str(error))
         except OSError as error:
             _fail(f"flagfile: expected a readable file, found {error.strerror} at {error.filename}")

@@ -7,12 +7,13 @@ its limits are written once. A flag that isn't given has the chosen agent's defa
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
 
-from hl_jax.constraints import constraint_value
+from hl_jax.agents import registry
+from hl_jax.objective import constraint_value
 from hl_jax.scenario import KNOBS, Scenario
 from launch.host.errors import InputError
 from launch.inputs import agents, scenario_files
@@ -29,7 +30,9 @@ flags.DEFINE_string(
 flags.DEFINE_string("users", "", "Number of devices, the scenario's first ones; default all of them.")
 flags.DEFINE_string("constraint", "", "Mean accuracy to keep: Min, Max or a percentage; default the scenario's.")
 flags.DEFINE_enum("knobs", "both", KNOBS, "Which of Table I's knobs devices have: offloading, models, or both.")
-flags.DEFINE_enum("agent", "hybrid", sorted(agents.AGENTS), "Who learns (README, Agents).")
+flags.DEFINE_string(
+    "agent", "hybrid", f"Who learns: {', '.join(registry.AGENTS)}, or your own as MODULE:FUNCTION (docs/agents.md)."
+)
 flags.DEFINE_integer("seeds", 5, "Number of seeds; one seed's result doesn't depend on how many there are.")
 flags.DEFINE_integer("first_seed", 0, "The first of them.")
 flags.DEFINE_string(
@@ -48,26 +51,67 @@ flags.DEFINE_integer("checkpoint_epochs", 10, "Epochs between checkpoints.")
 flags.DEFINE_float("noise", None, "Noise of the simulator instead of the scenario's (0.03 is 3 %).")
 
 
-def _define_agent_flags() -> None:
-    """One flag a configuration field; the help lists every agent's default."""
+_KINDS: dict[str, registry.Kind] = {}  # whose constants are flags
+_DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_bool}
+
+
+def _define_constants(kinds: dict[str, registry.Kind]) -> None:
+    """One flag for each constant of these agents; the help lists every agent's default.
+
+    Raises:
+      InputError: if a constant can't be a flag.
+    """
     fields: dict[str, dataclasses.Field[Any]] = {}
     defaults: dict[str, dict[str, Any]] = {}
-    for name, spec in agents.AGENTS.items():
-        for field in dataclasses.fields(spec.defaults):
+    for agent, kind in kinds.items():
+        for field in dataclasses.fields(kind.config):
             fields.setdefault(field.name, field)
-            defaults.setdefault(field.name, {})[name] = getattr(spec.defaults, field.name)
+            defaults.setdefault(field.name, {})[agent] = getattr(kind.config(), field.name)
+    ours = {field.name for kind in _KINDS.values() for field in dataclasses.fields(kind.config)}
     for name, field in fields.items():
+        if name in ours:
+            continue
+        agent, default = next(iter(defaults[name].items()))
+        if name in FLAGS:
+            raise InputError(f"--{name}: expected a name of its own for a constant, found one of {agent} that is taken")
+        if type(default) not in _DEFINE:
+            raise InputError(f"--{name}: expected a whole number, a number, a text or a truth value, found {default!r}")
         shown = ", ".join(f"{agent} {value}" for agent, value in defaults[name].items())
-        text = f"{field.metadata['help']} (default: {shown})"
-        kind = type(next(iter(defaults[name].values())))
+        text = f"{field.metadata.get('help', 'a constant of ' + agent)} (default: {shown})"
         if "choices" in field.metadata:
-            flags.DEFINE_enum(name, None, list(field.metadata["choices"]), text)
+            flags.DEFINE_enum(name, None, list(field.metadata["choices"]), text, module_name=__name__)
         else:
-            define = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}[kind]
-            define(name, None, text)  # type: ignore[operator]
+            _DEFINE[type(default)](name, None, text, module_name=__name__)  # type: ignore[operator]
+    _KINDS.update(kinds)
 
 
-_define_agent_flags()
+_define_constants(registry.AGENTS)
+
+
+def define_agent(name: str) -> None:
+    """Makes the constants of an agent of the user's own flags; ours have theirs.
+
+    Raises:
+      InputError: if there is no such agent, or a constant can't be a flag.
+    """
+    if name not in _KINDS:
+        _define_constants({name: agents.kind_of(name)})
+
+
+def define_given_agent(arguments: Sequence[str]) -> None:
+    """The same for the agent that a command line names, before it is parsed.
+
+    Raises:
+      InputError: if there is no such agent, or a constant can't be a flag.
+    """
+    try:
+        every = FLAGS.read_flags_from_files(list(arguments), force_gnu=False)
+    except (flags.Error, OSError):
+        return  # parsing says what is wrong
+    for first, second in zip(every, [*every[1:], ""], strict=True):
+        option, equals, value = first.lstrip("-").partition("=")
+        if first.startswith("-") and option == "agent":
+            define_agent(value if equals else second)
 
 
 def own_flags() -> list[flags.Flag]:
@@ -111,15 +155,20 @@ def agent_config(agent: str) -> Any:
     Raises:
       InputError: for a value out of range, or a flag that this agent doesn't have.
     """
-    spec = agents.AGENTS[agent]
-    known = {field.name for field in dataclasses.fields(spec.defaults)}
-    every = {field.name for other in agents.AGENTS.values() for field in dataclasses.fields(other.defaults)}
-    given = {name: FLAGS[name].value for name in sorted(every) if FLAGS[name].value is not None}
-    for name in given.keys() - known:
-        users = ", ".join(other for other, spec in agents.AGENTS.items() if hasattr(spec.defaults, name))
-        raise InputError(f"--{name}: expected with --agent={users}, found with --agent={agent}")
+    define_agent(agent)
+    config = _KINDS[agent].config
+    by_constant: dict[str, list[str]] = {}
+    for other, kind in _KINDS.items():
+        for field in dataclasses.fields(kind.config):
+            by_constant.setdefault(field.name, []).append(other)
+    given = {name: FLAGS[name].value for name in sorted(by_constant) if FLAGS[name].value is not None}
+    for name in given:
+        if agent not in by_constant[name]:
+            raise InputError(
+                f"--{name}: expected with --agent={', '.join(by_constant[name])}, found with --agent={agent}"
+            )
     try:
-        return dataclasses.replace(spec.defaults, **given)
+        return config(**given)
     except ValueError as error:
         raise InputError(str(error)) from error
 

@@ -8,7 +8,7 @@ import json
 import pathlib
 from typing import Any
 
-from hl_jax.scenario import Device, Dynamics, ModelPool, Node, Scenario, Timing
+from hl_jax.scenario import Scenario
 from launch.host.errors import InputError
 from launch.inputs import agents
 
@@ -52,28 +52,6 @@ class Settings:
         return values
 
 
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that the records hold."""
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _record(kind: type[Any], values: dict[str, Any]) -> Any:
-    return kind(**{name: _tuples(value) for name, value in values.items()})
-
-
-def scenario_from(values: dict[str, Any]) -> Scenario:
-    """A scenario from its plain data."""
-    parts = {
-        "pool": _record(ModelPool, values["pool"]),
-        "timing": _record(Timing, values["timing"]),
-        "devices": tuple(_record(Device, device) for device in values["devices"]),
-        "edge": _record(Node, values["edge"]),
-        "cloud": _record(Node, values["cloud"]),
-        "dynamics": values["dynamics"] and _record(Dynamics, values["dynamics"]),
-    }
-    return Scenario(**{**values, **parts})
-
-
 def read_settings(path: pathlib.Path) -> Settings:
     """A run's settings from its config.json.
 
@@ -87,9 +65,9 @@ def read_settings(path: pathlib.Path) -> Settings:
     except ValueError as error:
         raise InputError(f"config.json: expected a run's settings, found {error} in {path}") from error
     try:
-        kind = type(agents.AGENTS[values["agent"]].defaults)
+        kind = agents.kind_of(values["agent"]).config
         return Settings(
-            scenario=scenario_from(values["scenario"]),
+            scenario=Scenario.from_data(values["scenario"]),
             constraint=values["constraint"],
             agent=values["agent"],
             config=kind(**values["config"]),

@@ -25,7 +25,8 @@ from launch.reproduce import report
 from launch.reproduce import sb3 as peer
 from launch.reproduce.plan import Unit
 from launch.runs import unit as units
-from launch.runs.summary import finished
+from launch.runs.folder import RunFolder
+from launch.runs.summary import Summary
 
 FLAGS = flags.FLAGS
 _QUICK = flags.DEFINE_bool("quick", False, "A small subset, two to three minutes on two cores; the report says so.")
@@ -75,10 +76,10 @@ def _note(out: pathlib.Path, unit: Unit, wall_s: float) -> None:
     files.write_json(out / "log.json", log)
 
 
-def _result(summary: dict[str, Any]) -> str:
-    steps = summary["aggregate"]["steps_to_optimal"]
-    middle = "never" if steps["median"] is None else f"{steps['median']:,.0f} steps"
-    return f"{steps['succeeded']} of {steps['seeds']} seeds optimal, median {middle}"
+def _result(summary: Summary) -> str:
+    steps = summary.aggregate.steps_to_optimal
+    middle = "never" if steps.median is None else f"{steps.median:,.0f} steps"
+    return f"{steps.succeeded} of {steps.seeds} seeds optimal, median {middle}"
 
 
 def run_units(
@@ -90,7 +91,7 @@ def run_units(
       InputError: if a folder can't be used.
       KeyboardInterrupt: after checkpointing the unit under way.
     """
-    waiting = [unit for unit in plan if finished(out / "units" / unit.folder) is None]
+    waiting = [unit for unit in plan if not RunFolder(out / "units" / unit.folder).finished]
     left, spent, done = sum(unit.weight for unit in waiting), 0.0, 0.0
     if len(waiting) < len(plan):
         say(f"{len(plan) - len(waiting)} of {len(plan)} units of work are finished already")
@@ -102,7 +103,7 @@ def run_units(
         start = time.perf_counter()
         _note(out, unit, 0.0)  # with its commit, however this call ends
         try:
-            folder = out / "units" / unit.folder
+            folder = RunFolder(out / "units" / unit.folder)
             if unit.agent == peer.AGENT:
                 summary = peer.run(unit.settings, folder, threads=threads)
             else:
@@ -135,7 +136,7 @@ def reproduce(
         print(text, file=sys.stderr, flush=True)
 
     if report_only:
-        if not any(finished(out / "units" / unit.folder) for unit in plan):
+        if not any(RunFolder(out / "units" / unit.folder).finished for unit in plan):
             raise InputError(f"--report_only: expected finished units of this plan, found none in {out}")
     else:
         try:

@@ -6,7 +6,7 @@ Keys that hold a wall-clock time or what follows from one are named in `CLOCK`; 
 
 from __future__ import annotations
 
-import csv
+import dataclasses
 import pathlib
 import statistics as plain_statistics
 import tomllib
@@ -16,14 +16,17 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax import calibration, evaluation, oracle, simulator, statistics
-from hl_jax.constraints import CONSTRAINTS
+from hl_jax import evaluation, simulator, statistics
+from hl_jax.fitting import calibration
+from hl_jax.objective import CONSTRAINTS
+from hl_jax.optimum import oracle
 from launch.host.errors import InputError
 from launch.host.files import ROOT, read_json
 from launch.reproduce import plan as report_plan
 from launch.reproduce import sb3 as peer
 from launch.reproduce.plan import COMPARED, EXPERIMENTS, Unit
-from launch.runs.summary import finished, whole_seeds
+from launch.runs.folder import RunFolder
+from launch.runs.summary import SeedSummary, Summary
 
 FACTORED = ROOT / "data" / "results" / "factored"  # recorded
 CLOCK = ("wall_s", "peak_memory_gib", "compute_min", "total_min", "steps_per_s", "speed_ratio")
@@ -31,7 +34,7 @@ PAPER_NAMES = {"hybrid": "ours", "dqn": "adadeep", "q_learning": "autoscale"}
 ART_TOLERANCE = 0.03  # relative difference from a printed ART that still counts as reproduced
 CURVE_POINTS = 80
 
-Results = dict[tuple[str, int, str, str], dict[str, Any]]
+Results = dict[tuple[str, int, str, str], Summary]
 
 
 def paper_table(number: int) -> dict[str, Any]:
@@ -58,11 +61,10 @@ def read_results(plan: Sequence[Unit], folder: pathlib.Path) -> Results:
     """
     found = {}
     for unit in plan:
-        summary = finished(folder / unit.folder)
+        summary = RunFolder(folder / unit.folder).summary()
         if summary is None:
             continue
-        summary["seeds"] = whole_seeds(summary)
-        if summary["seeds"]:
+        if summary.whole:
             found[unit.experiment, unit.users, unit.constraint, unit.agent] = summary
     return found
 
@@ -71,15 +73,16 @@ def read_results(plan: Sequence[Unit], folder: pathlib.Path) -> Results:
 TIES = calibration.TIE_TOLERANCE + calibration.MARGIN
 
 
-def agrees(seed: dict[str, Any], best: Sequence[str], scenario: Any, ties: float = TIES) -> bool:
+def agrees(seed: SeedSummary, best: Sequence[str], scenario: Any, ties: float = TIES) -> bool:
     """Whether a seed decides as the oracle does, equal devices aside and what is slower by no more than `ties`."""
-    tied = seed["art_ms"] <= seed["oracle_art_ms"] * (1.0 + ties)
-    return seed["feasible"] and (tied or oracle.decisions_agree(seed["decision"], best, scenario))
+    art_ms, least_ms = seed.times
+    tied = art_ms <= least_ms * (1.0 + ties)
+    return bool(seed.feasible) and (tied or oracle.decisions_agree(seed.decision, best, scenario))
 
 
-def _shown_seed(seeds: list[dict[str, Any]]) -> dict[str, Any]:
+def _shown_seed(seeds: Sequence[SeedSummary]) -> SeedSummary:
     """The seed that stands for all in a table: the first of the largest group that decides equally well."""
-    kinds = [(seed["feasible"], round(seed["art_ms"], 2)) for seed in seeds]
+    kinds = [(seed.feasible, round(seed.times[0], 2)) for seed in seeds]
     return seeds[max(range(len(seeds)), key=lambda index: (kinds.count(kinds[index]), -index))]
 
 
@@ -108,17 +111,17 @@ def table5(results: Results, asked: set[tuple[str, str]]) -> dict[str, Any]:
         }
         summary = results.get((experiment, 5, limit, "hybrid"))
         if summary:
-            seeds = summary["seeds"]
+            seeds = summary.whole
             shown = _shown_seed(seeds)
             row["ours"] = {
                 "seeds": len(seeds),
-                "agreeing": [seed["seed"] for seed in seeds if agrees(seed, best, scenario)],
-                "differing": [seed["seed"] for seed in seeds if not agrees(seed, best, scenario)],
+                "agreeing": [seed.seed for seed in seeds if agrees(seed, best, scenario)],
+                "differing": [seed.seed for seed in seeds if not agrees(seed, best, scenario)],
                 "agrees": agrees(shown, best, scenario),
                 "exact": agrees(shown, best, scenario, evaluation.EXACT),
-                "as_printed": oracle.decisions_agree(shown["decision"], printed["decision"], scenario),
-                **{name: shown[name] for name in ("seed", "decision", "art_ms", "accuracy", "feasible")},
-                "art_ratio": shown["art_ms"] / printed["art_ms"],
+                "as_printed": oracle.decisions_agree(shown.decision, printed["decision"], scenario),
+                **{name: getattr(shown, name) for name in ("seed", "decision", "art_ms", "accuracy", "feasible")},
+                "art_ratio": shown.art_ms / printed["art_ms"],
             }
         rows.append(row)
     done = [row for row in rows if row["ours"]]
@@ -134,17 +137,17 @@ def table5(results: Results, asked: set[tuple[str, str]]) -> dict[str, Any]:
     }
 
 
-def _steps(summary: dict[str, Any], paper_steps: int) -> dict[str, Any]:
+def _steps(summary: Summary, paper_steps: int) -> dict[str, Any]:
     """One agent's cell of Table VI."""
-    ours = summary["aggregate"]["steps_to_optimal"]
+    ours = summary.aggregate.steps_to_optimal
     return {
-        **ours,
-        "exact_median": summary["aggregate"]["steps_to_exact"]["median"],
-        "exact_succeeded": summary["aggregate"]["steps_to_exact"]["succeeded"],
-        "budget_steps": min(seed["real_steps"] for seed in summary["seeds"]),
-        "never": [seed["seed"] for seed in summary["seeds"] if seed["steps_to_optimal"] is None],
+        **dataclasses.asdict(ours),
+        "exact_median": summary.aggregate.steps_to_exact.median,
+        "exact_succeeded": summary.aggregate.steps_to_exact.succeeded,
+        "budget_steps": min(seed.real_steps for seed in summary.whole),
+        "never": [seed.seed for seed in summary.whole if seed.steps_to_optimal is None],
         "paper": paper_steps,
-        "ratio": _ratio(ours["median"], paper_steps),
+        "ratio": _ratio(ours.median, paper_steps),
     }
 
 
@@ -225,21 +228,24 @@ def table7(results: Results, asked: set[tuple[int, str]]) -> dict[str, Any]:
             ]
             if summaries:
                 paper = {kind: entry[kind].get(name) for kind in ("computation", "experience", "total")}
-                cells[agent] = _times([seed for summary in summaries for seed in summary["seeds"]], paper)
+                cells[agent] = _times([seed for summary in summaries for seed in summary.whole], paper)
         if any(row_users == users for row_users, _ in asked):
             rows.append({"users": users, "agents": cells})
     return {"rows": rows, "claims": printed["claims"]}
 
 
-def _times(seeds: list[dict[str, Any]], paper: dict[str, float | None]) -> dict[str, Any]:
-    compute = [seed["compute_to_optimal_s"] for seed in seeds]
-    experience = [seed["experience_to_optimal_s"] for seed in seeds]
+def _times(seeds: Sequence[SeedSummary], paper: dict[str, float | None]) -> dict[str, Any]:
+    compute = [seed.compute_to_optimal_s for seed in seeds]
+    experience = [seed.experience_to_optimal_s for seed in seeds]
     total = [None if one is None or two is None else one + two for one, two in zip(compute, experience, strict=True)]
 
     def minutes(values: list[float | None], printed: float | None) -> dict[str, Any]:
         found = statistics.summarize([None if value is None else value / 60.0 for value in values])
-        return {"median": found["median"], "interval": found["median_interval"], "paper": printed} | {
-            "ratio": _ratio(found["median"], printed)  # type: ignore[arg-type]
+        return {
+            "median": found.median,
+            "interval": found.median_interval,
+            "paper": printed,
+            "ratio": _ratio(found.median, printed),
         }
 
     return {
@@ -248,27 +254,17 @@ def _times(seeds: list[dict[str, Any]], paper: dict[str, float | None]) -> dict[
         "experience_min": minutes(experience, paper["experience"]),
         "compute_min": minutes(compute, paper["computation"]),
         "total_min": minutes(total, paper["total"]),
-        "steps_per_s": plain_statistics.median(seed["real_steps"] / max(seed["compute_s"], 1e-9) for seed in seeds),
+        "steps_per_s": plain_statistics.median(seed.real_steps / max(seed.compute_s, 1e-9) for seed in seeds),
     }
 
 
 def _curve(folder: pathlib.Path, optimum_ms: float) -> dict[str, list[float]]:
     """Cost of the greedy decision (ms, penalty included) against real steps: median and middle half of the seeds."""
-    seeds: dict[str, list[tuple[float, float]]] = {}
-    try:
-        with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-            for line in csv.DictReader(file):
-                cost = optimum_ms * (1.0 + float(line["regret_percent"]) / 100.0)
-                seeds.setdefault(line["seed"], []).append((float(line["real_steps"]), cost))
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"metrics.csv: expected a run's metrics, found {error!r} in {folder}") from error
-    start = max(rows[0][0] for rows in seeds.values())
-    end = min(rows[-1][0] for rows in seeds.values())
+    curves = [(steps, optimum_ms * (1.0 + regret / 100.0)) for steps, regret in RunFolder(folder).regrets().values()]
+    start = max(steps[0] for steps, _ in curves)
+    end = min(steps[-1] for steps, _ in curves)
     grid = np.unique(np.round(np.geomspace(start, end, CURVE_POINTS)))
-    columns = []
-    for rows in seeds.values():
-        steps, costs = np.array(rows).T
-        columns.append(costs[np.searchsorted(steps, grid, side="right") - 1])
+    columns = [costs[np.searchsorted(steps, grid, side="right") - 1] for steps, costs in curves]
     low, middle, high = np.percentile(np.stack(columns), [25, 50, 75], axis=0)
     return {
         "steps": grid.tolist(),
@@ -284,9 +280,9 @@ def figure3(results: Results, plan: Sequence[Unit], folder: pathlib.Path) -> dic
     for unit in plan:
         summary = results.get((unit.experiment, unit.users, unit.constraint, unit.agent))
         if "fig3" in unit.tables and summary:
-            optimum = summary["aggregate"]["oracle_art_ms"]
+            optimum = summary.whole[0].times[1]
             curve = {"constraint": unit.constraint, "agent": unit.agent, "optimum_ms": optimum}
-            curve |= {"steps_to_optimal": summary["aggregate"]["steps_to_optimal"]["median"]}
+            curve |= {"steps_to_optimal": summary.aggregate.steps_to_optimal.median}
             panels.setdefault(unit.users, []).append(curve | _curve(folder / unit.folder, optimum))
     for curves in panels.values():
         curves.sort(key=lambda curve: (CONSTRAINTS.index(curve["constraint"]), curve["agent"]))
@@ -304,10 +300,10 @@ def peers(results: Results, plan: Sequence[Unit]) -> dict[str, Any]:
         row: dict[str, Any] = {"users": unit.users, "constraint": unit.constraint, "judged": judged}
         for name, summary in (("theirs", theirs), ("ours", results.get(("A", unit.users, unit.constraint, "dqn")))):
             row[name] = summary and {
-                **summary["aggregate"]["steps_to_optimal"],
-                "budget_steps": min(seed["real_steps"] for seed in summary["seeds"]),
+                **dataclasses.asdict(summary.aggregate.steps_to_optimal),
+                "budget_steps": min(seed.real_steps for seed in summary.whole),
                 "steps_per_s": plain_statistics.median(
-                    seed["real_steps"] / max(seed["compute_s"], 1e-9) for seed in summary["seeds"]
+                    seed.real_steps / max(seed.compute_s, 1e-9) for seed in summary.whole
                 ),
             }
         row["speed_ratio"] = row["ours"] and row["ours"]["steps_per_s"] / row["theirs"]["steps_per_s"]

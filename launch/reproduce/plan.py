@@ -10,11 +10,12 @@ import dataclasses
 import functools
 from typing import Any
 
-from hl_jax.constraints import CONSTRAINTS, constraint_value
+from hl_jax.agents import registry
+from hl_jax.objective import CONSTRAINTS, constraint_value
 from hl_jax.scenario import Scenario
 from launch.host.errors import InputError
 from launch.host.files import ROOT
-from launch.inputs import agents, scenario_files
+from launch.inputs import scenario_files
 from launch.inputs.settings import Settings
 from launch.reproduce import sb3 as peer
 
@@ -108,7 +109,7 @@ def scenario_of(experiment: str, users: int, constraint: str) -> Scenario:
 
 def settings(experiment: str, users: int, constraint: str, agent: str, seeds: int) -> Settings:
     """A unit's settings: the agent's defaults with its budget's changes."""
-    defaults = agents.AGENTS["dqn" if agent == peer.AGENT else agent].defaults
+    defaults = registry.AGENTS["dqn" if agent == peer.AGENT else agent].config()
     return Settings(
         scenario=scenario_of(experiment, users, constraint),
         constraint=constraint,

@@ -7,9 +7,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from hl_jax.agents import registry
 from launch.host import files, provenance
 from launch.host.files import write_atomically
-from launch.inputs import agents
 from launch.report import html as report_html
 from launch.report import markdown as report_markdown
 from launch.reproduce import collect as report_collect
@@ -17,7 +17,7 @@ from launch.reproduce import document as report_document
 from launch.reproduce import figures as report_figures
 from launch.reproduce import plan as report_plan
 from launch.reproduce.plan import Unit, constraint_text
-from launch.runs.summary import failures
+from launch.runs.folder import failures
 
 
 def shortfalls(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -104,7 +104,7 @@ def build(
             "peak_memory_gib": log["peak_memory_gib"],
         },
         "given": _given(plan, results),
-        "defaults": {name: dataclasses.asdict(spec.defaults) for name, spec in agents.AGENTS.items()},
+        "defaults": {name: dataclasses.asdict(kind.config()) for name, kind in registry.AGENTS.items()},
         "table5": report_collect.table5(results, {(unit.experiment, unit.constraint) for unit in cells["5"]}),
         "table6": report_collect.table6(results, {(unit.users, unit.constraint) for unit in cells["6"]}),
         "table7": report_collect.table7(results, {(unit.users, unit.constraint) for unit in cells["7"]}),
@@ -139,7 +139,7 @@ def _given(plan: Sequence[Unit], results: report_collect.Results) -> list[dict[s
             },
         )
         if summary:
-            entry["most_steps"] = max(entry["most_steps"], *(seed["real_steps"] for seed in summary["seeds"]))
+            entry["most_steps"] = max(entry["most_steps"], *(seed.real_steps for seed in summary.whole))
     return list(found.values())
 
 

@@ -8,7 +8,6 @@ finished is kept in the run folder, one that was cut off starts again. Needs req
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import multiprocessing
 import os
@@ -16,7 +15,6 @@ import pathlib
 import queue
 import signal
 import time
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -25,18 +23,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax import evaluation, gymnasium_env, oracle, simulator
-from hl_jax.agents.config import HybridConfig
-from hl_jax.penalty import sufficient_penalty
+from hl_jax import evaluation, gymnasium_env, simulator
+from hl_jax.agents.hybrid.config import HybridConfig
+from hl_jax.agents.world import Totals
+from hl_jax.objective import sufficient_penalty
+from hl_jax.optimum import oracle
 from launch.host import files
 from launch.host.errors import InputError
-from launch.host.files import write_atomically
 from launch.host.progress import Progress
+from launch.host.records import as_data, from_data
 from launch.host.runtime import use_compilation_cache
-from launch.inputs.agents import make_params
 from launch.inputs.settings import Settings
-from launch.runs import folder as run_folder
-from launch.runs.summary import Oracle, finished
+from launch.runs.folder import RunFolder
+from launch.runs.history import Oracle, Row, judged, row
+from launch.runs.summary import Summary
 
 AGENT = "sb3_dqn"
 ENV = "simulator (Gymnasium)"
@@ -88,10 +88,15 @@ def _model(chosen: Settings, seed: int) -> Any:
     return model
 
 
+def _params(chosen: Settings) -> simulator.EnvParams:
+    """The scenario's arrays, with the penalty of the constants that are `dqn`'s."""
+    return simulator.make_params(chosen.scenario, sufficient_penalty(chosen.scenario, chosen.config.penalty_factor))
+
+
 def _evaluator(chosen: Settings, decide: Callable[[np.ndarray], int]) -> Callable[[], evaluation.Evaluation]:
     """The evaluation of our own agents, of greedy decisions that are made outside JAX."""
     scenario = chosen.scenario
-    params = make_params(chosen.config, scenario)
+    params = _params(chosen)
     starts = evaluation.start_states(jax.random.key(0), params, 1)
     largest = (simulator.observation_levels(scenario.users) - 1).astype(np.float32)
 
@@ -109,17 +114,17 @@ def _evaluator(chosen: Settings, decide: Callable[[np.ndarray], int]) -> Callabl
 
 def solve(chosen: Settings) -> Oracle:
     """The true optimum in the state that is evaluated."""
-    return Oracle(optima=(oracle.brute_force(make_params(chosen.config, chosen.scenario)),))
+    return Oracle(optima=(oracle.brute_force(_params(chosen)),))
 
 
-def learn(chosen: Settings, seed: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Trains one seed; `tell` hears the numbers of each evaluation. Returns its history, as `run_folder.entry`."""
+def learn(chosen: Settings, seed: int, tell: Callable[[str], None]) -> list[Row]:
+    """Trains one seed; `tell` hears the numbers of each evaluation. Returns its history."""
     from stable_baselines3.common.callbacks import BaseCallback
 
     model, truth, size = _model(chosen, seed), solve(chosen), epoch_steps(chosen.config)
     judge = _evaluator(chosen, lambda obs: int(model.predict(obs, deterministic=True)[0]))
     jax.block_until_ready(judge())  # compiles, which is no learning
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
 
     class Recorder(BaseCallback):
         def __init__(self) -> None:
@@ -132,22 +137,20 @@ def learn(chosen: Settings, seed: int, tell: Callable[[str], None]) -> list[dict
             if len(self.infos) == size:
                 rows.append(self._row())
                 self.infos, self.since = [], time.perf_counter()
-                tell(f"seed {seed}: steps {rows[-1]['real_steps']}, ART {rows[-1]['art_ms']:.1f} ms")
+                tell(f"seed {seed}: steps {rows[-1].real_steps}, ART {rows[-1].art_ms:.1f} ms")
             return True
 
-        def _row(self) -> dict[str, Any]:
-            totals = types.SimpleNamespace(
-                steps=size,
-                cost_ms=np.mean([info["cost_ms"] for info in self.infos]),
-                art_ms=np.mean([info["art_ms"] for info in self.infos]),
-                infeasible=np.mean([not info["feasible"] for info in self.infos]),
-                elapsed_ms=np.mean([max(info["response_ms"]) for info in self.infos]),
+        def _row(self) -> Row:
+            totals = Totals(
+                steps=jnp.int32(size),
+                invalid=jnp.int32(0),
+                cost_ms=jnp.float32(np.mean([info["cost_ms"] for info in self.infos])),
+                art_ms=jnp.float32(np.mean([info["art_ms"] for info in self.infos])),
+                infeasible=jnp.float32(np.mean([not info["feasible"] for info in self.infos])),
+                elapsed_ms=jnp.float32(np.mean([max(info["response_ms"]) for info in self.infos])),
             )
-            seen = jax.device_get(judge())
-            report = types.SimpleNamespace(
-                totals=totals, real_steps=self.num_timesteps, model_steps=0, learning={}, evaluation=seen
-            )
-            return run_folder.entry(seed, len(rows) + 1, report, truth, time.perf_counter() - self.since)
+            seen, spent = judged(jax.device_get(judge()), truth), time.perf_counter() - self.since
+            return row(seed, len(rows) + 1, (self.num_timesteps, 0), totals, seen, {}, spent)
 
     model.learn(size * chosen.config.epochs, callback=Recorder())
     return rows
@@ -171,13 +174,14 @@ def _work(chosen: Settings, seed: int, folder: pathlib.Path, news: Any, parent: 
         news.put(numbers)
 
     rows = learn(chosen, seed, tell)
-    write_atomically(_seed_file(folder, seed), json.dumps(rows).encode())
+    files.write_json(_seed_file(folder, seed), as_data(rows), indent=None)
 
 
-def _histories(chosen: Settings, folder: pathlib.Path) -> dict[int, list[dict[str, Any]]]:
+def _histories(chosen: Settings, folder: pathlib.Path) -> dict[int, list[Row]]:
     """The finished seeds'."""
-    found = {seed: files.read_json(_seed_file(folder, seed)) for seed in chosen.seeds}
-    return {seed: rows for seed, rows in found.items() if rows is not None}
+    paths = {seed: _seed_file(folder, seed) for seed in chosen.seeds}
+    found = {seed: files.read_json(path) for seed, path in paths.items()}
+    return {seed: from_data(list[Row], rows, str(paths[seed])) for seed, rows in found.items() if rows is not None}
 
 
 def _learn_all(chosen: Settings, folder: pathlib.Path, seeds: list[int], threads: int) -> None:
@@ -205,24 +209,21 @@ def _learn_all(chosen: Settings, folder: pathlib.Path, seeds: list[int], threads
                 process.join()
 
 
-def run(chosen: Settings, folder: pathlib.Path, *, threads: int = 0) -> dict[str, Any]:
+def run(chosen: Settings, folder: RunFolder, *, threads: int = 0) -> Summary:
     """Runs, or goes on with, the peer's training that belongs in `folder`. Returns its summary.
 
     Raises:
       InputError: if the folder can't be used, or belongs to other settings.
     """
-    config = folder / "config.json"
-    if not config.is_file():
-        run_folder.check_new(folder)
-        run_folder.make_folder(folder)
-        run_folder.write_config(folder, chosen, ENV)
-    stored = json.loads(config.read_text(encoding="utf-8"))
-    if any(stored.get(name) != value for name, value in json.loads(json.dumps(chosen.as_json())).items()):
+    if not folder.begun:
+        folder.check_new()
+        folder.begin(chosen, ENV)
+    if folder.settings().digest != chosen.digest:
         raise InputError(f"run folder: expected a run of the same settings, found another's in {folder}")
-    done = finished(folder)
+    done = folder.summary()
     if done is not None:
         return done
-    (folder / "seeds").mkdir(exist_ok=True)
-    left = [seed for seed in chosen.seeds if seed not in _histories(chosen, folder)]
-    _learn_all(chosen, folder, left, threads or len(os.sched_getaffinity(0)))
-    return run_folder.write_results(folder, chosen, ENV, _histories(chosen, folder), solve(chosen))
+    (folder.path / "seeds").mkdir(exist_ok=True)
+    left = [seed for seed in chosen.seeds if seed not in _histories(chosen, folder.path)]
+    _learn_all(chosen, folder.path, left, threads or len(os.sched_getaffinity(0)))
+    return folder.write_results(chosen, _histories(chosen, folder.path), solve(chosen), env=ENV)

@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 from matplotlib import ticker
 
-from launch.fleet.adapter import RECORD
+from hl_jax.choices import node_choices
 from launch.host.errors import InputError
 from launch.report.plotting import BAND, LINE, TRUTH, plt, png
-from launch.runs.summary import finished
+from launch.runs.folder import RunFolder
+from launch.runs.summary import Summary
 
 COLOURS = (LINE, TRUTH, "#3f8f4f", "#8a5fa8", "#c08a2e")
 LINEAR_TO = 1.0  # %, of the regret axis; a logarithm from there on
 
 
-def _measured(folder: pathlib.Path, decision: list[int], seed: int) -> np.ndarray:
+def _measured(folder: RunFolder, decision: list[int], seed: int) -> np.ndarray:
     """Mean response time (ms) of each device over the steps that measured `decision`."""
     rows = []
-    for line in (folder / RECORD).read_text(encoding="utf-8").splitlines():
+    for line in folder.steps.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)
         except ValueError:
@@ -29,33 +30,32 @@ def _measured(folder: pathlib.Path, decision: list[int], seed: int) -> np.ndarra
         if (entry.get("seed"), entry.get("phase"), entry["action"]) == (seed, "measure", decision):
             rows.append([outcome["response_ms"] for outcome in entry["outcomes"]])
     if not rows:
-        raise InputError(f"--topology: expected steps that measure the decision, found none in {folder / RECORD}")
+        raise InputError(f"--topology: expected steps that measure the decision, found none in {folder.steps}")
     return np.mean(rows, axis=0)
 
 
-def _summary(folder: pathlib.Path) -> dict[str, Any]:
-    summary = finished(folder)
-    if summary is None or summary["env"] != "testbed":
+def _summary(folder: RunFolder) -> Summary:
+    summary = folder.summary()
+    if summary is None or summary.env != "testbed":
         raise InputError(f"expected a finished run on real nodes, found none in {folder}")
     return summary
 
 
-def topology(folder: pathlib.Path) -> bytes:
+def topology(path: pathlib.Path) -> bytes:
     """Devices, edge and cloud, what runs where, and how long it took."""
-    summary = _summary(folder)
-    scenario = json.loads((folder / "config.json").read_text(encoding="utf-8"))["scenario"]
-    seed, models = summary["seeds"][0], len(scenario["pool"]["names"])
-    labels = [f"{name}/L" for name in scenario["pool"]["names"]] + ["d0/E", "d0/C"]
-    decision = [labels.index(choice) for choice in seed["decision"]]
-    times = _measured(folder, decision, seed["seed"])
+    folder = RunFolder(path)
+    summary, scenario = _summary(folder), folder.settings().scenario
+    seed, models = summary.seeds[0], len(scenario.pool.names)
+    labels = scenario.choice_labels()
+    decision = [labels.index(choice) for choice in seed.decision]
+    times = _measured(folder, decision, seed.seed)
     figure, axes = plt.subplots(figsize=(9, 5.6), layout="constrained")
     users = len(decision)
     places = {"edge": (0.5 * (users - 1), 1.0), "cloud": (0.5 * (users - 1), 2.0)}
-    weak = {"edge": scenario["edge"]["link"] == "weak"}
     for index, (choice, ms) in enumerate(zip(decision, times, strict=True)):
-        device = scenario["devices"][index]
+        device = scenario.devices[index]
         x = float(index)
-        lines = "--" if device["link"] == "weak" else "-"
+        lines = "--" if device.link == "weak" else "-"
         used = choice >= models
         axes.plot(
             [x, places["edge"][0]],
@@ -65,26 +65,25 @@ def topology(folder: pathlib.Path) -> bytes:
             lw=2.4 if used else 1.0,
             zorder=1,
         )
-        text = f"{device['name']}\n{seed['decision'][index]}\n{ms:.0f} ms"
+        text = f"{device.name}\n{seed.decision[index]}\n{ms:.0f} ms"
         axes.text(x, -0.02, text, ha="center", va="center", fontsize=11, zorder=3, bbox=_box(used))
-    up = sum(choice == models + 1 for choice in decision)
+    at_edge, up = (decision.count(node) for node in node_choices(models))
     axes.plot(
         [places["edge"][0]] * 2,
         [1.0, 2.0],
         color=TRUTH if up else "#bbbbbb",
-        ls="--" if weak["edge"] else "-",
+        ls="--" if scenario.edge.link == "weak" else "-",
         lw=2.4 if up else 1.0,
         zorder=1,
     )
-    for name, tasks in (("edge", sum(choice == models for choice in decision)), ("cloud", up)):
-        cores = scenario[name]["cores"]
-        text = f"{name}, {cores} cores\n{tasks} x d0" if tasks else f"{name}, {cores} cores\nno task"
+    for name, node, tasks in (("edge", scenario.edge, at_edge), ("cloud", scenario.cloud, up)):
+        text = f"{name}, {node.cores} cores\n{tasks} x d0" if tasks else f"{name}, {node.cores} cores\nno task"
         axes.text(*places[name], text, ha="center", va="center", fontsize=11, zorder=3, bbox=_box(tasks > 0))
     axes.set_xlim(-0.7, users - 0.3)
     axes.set_ylim(-0.45, 2.35)
     axes.axis("off")
-    where = f"experiment {summary['experiment']}, constraint {summary['constraint']}, {summary['agent']}"
-    title = f"{where}: ART {seed['art_ms']:.0f} ms, accuracy {seed['accuracy']:.1f} % (Table III's)"
+    where = f"experiment {summary.experiment}, constraint {summary.constraint}, {summary.agent}"
+    title = f"{where}: ART {seed.art_ms:.0f} ms, accuracy {seed.accuracy:.1f} % (Table III's)"
     axes.set_title(title + "\nresponse times as measured; dashed: weak links; thick: inputs sent", fontsize=10)
     return png(figure)
 
@@ -96,19 +95,15 @@ def _box(used: bool) -> dict[str, Any]:
 def regret(runs: dict[str, pathlib.Path]) -> bytes:
     """Regret of the greedy decision against real steps: every seed thin, their median thick."""
     figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
-    for colour, (name, folder) in zip(COLOURS, runs.items(), strict=False):
+    for colour, (name, path) in zip(COLOURS, runs.items(), strict=False):
+        folder = RunFolder(path)
         _summary(folder)
-        table = np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
-        seeds = np.unique(table["seed"])
-        curves = []
-        for seed in seeds:
-            rows = table[table["seed"] == seed]
-            steps, values = rows["real_steps"], rows["regret_percent"].astype(float)
+        curves = list(folder.regrets().values())
+        for steps, values in curves:
             axes.plot(steps, values, color=colour, lw=0.7, alpha=0.35, drawstyle="steps-post")
-            curves.append((steps, values))
         grid = np.unique(np.concatenate([steps for steps, _ in curves]))
         latest = [values[np.clip(np.searchsorted(steps, grid, "right") - 1, 0, None)] for steps, values in curves]
-        label = f"{name} ({len(seeds)} seeds)"
+        label = f"{name} ({len(curves)} seeds)"
         axes.plot(grid, np.median(latest, axis=0), color=colour, lw=2.2, drawstyle="steps-post", label=label)
     axes.axhline(5.0, color="#888888", lw=1.0, ls=":", label="5 %")
     axes.set_yscale("symlog", linthresh=LINEAR_TO)

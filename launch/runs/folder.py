@@ -1,6 +1,7 @@
-"""What a run leaves: config.json, summary.json, metrics.csv, TensorBoard events, decisions.md and curves.png.
+"""A run's folder: every file that a training leaves, by name, with what writes it and what reads it.
 
-Everything here is made from the runs' histories, which the checkpoints hold, so that a resumed run leaves the same.
+All but the checkpoints is made from the histories that these hold, so that a resumed run leaves the same. A folder with
+config.json is a run's; one with summary.json is a finished one's.
 """
 
 from __future__ import annotations
@@ -9,34 +10,140 @@ import csv
 import io
 import pathlib
 import platform
+from collections.abc import Mapping
 from importlib import metadata
-from typing import Any
 
 import numpy as np
 
-from hl_jax import evaluation
 from launch.host import files
 from launch.host.errors import InputError
 from launch.host.files import write_atomically
-from launch.inputs.settings import Settings
-from launch.runs.summary import METRICS, Failure, Oracle, summarize
+from launch.inputs.settings import Settings, read_settings
+from launch.runs import decisions
+from launch.runs.history import METRICS, Histories, Oracle
+from launch.runs.summary import Failure, Summary, from_json, summarize
 
 VERSIONS = ("jax", "flax", "optax", "chex", "numpy", "absl-py")
 
 
-def check_new(path: pathlib.Path) -> None:
-    """Refuses a folder that holds something already.
+class RunFolder:
+    """The folder of one training."""
 
-    Raises:
-      InputError: if it does.
-    """
-    # What starts with a dot is a write that was cut off.
-    if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
-        raise InputError(f"--run_dir: expected a new or empty folder, or a run and --resume, found content at {path}")
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.summary_file = path / "summary.json"
+        self.metrics = path / "metrics.csv"
+        self.decisions = path / "decisions.md"
+        self.curves = path / "curves.png"
+        self.events = path / "events"
+        self.checkpoints = path / "checkpoints"
+        self.steps = path / "steps.jsonl"  # of a real fleet: every step that was taken, learned from or not
+        self.testbed = path / "testbed"  # of a fleet that is started here: its nodes' files
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def group(self, index: int) -> pathlib.Path:
+        """The checkpoint of a group of seeds on the simulator."""
+        return self.checkpoints / f"group-{index:04d}.ckpt"
+
+    def seed(self, number: int) -> pathlib.Path:
+        """The checkpoint of a seed on a fleet."""
+        return self.checkpoints / f"seed-{number:04d}.ckpt"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run."""
+        return self.config.is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has come to its end."""
+        return self.summary() is not None
+
+    def check_new(self) -> None:
+        """Refuses a folder that holds something already.
+
+        Raises:
+          InputError: if it does.
+        """
+        path = self.path
+        # What starts with a dot is a write that was cut off.
+        if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
+            expected = "a new or empty folder, or a run and --resume"
+            raise InputError(f"--run_dir: expected {expected}, found content at {path}")
+
+    def begin(self, settings: Settings, env: str = "") -> None:
+        """Makes the folder, with every setting in config.json and the versions that run it.
+
+        Raises:
+          InputError: if it can't be made.
+        """
+        make_folder(self.path)
+        versions = {name: metadata.version(name) for name in VERSIONS} | {"python": platform.python_version()}
+        content = {**settings.as_json(), "env": env or settings.env, "versions": versions}
+        files.write_json(self.config, content, indent=2)
+
+    def settings(self) -> Settings:
+        """The run's settings.
+
+        Raises:
+          InputError: if config.json isn't there, or isn't one.
+        """
+        return read_settings(self.config)
+
+    def summary(self) -> Summary | None:
+        """The summary of a finished run, None of any other folder.
+
+        Raises:
+          InputError: if summary.json can't be read, or is of another version.
+        """
+        content = files.read_json(self.summary_file)
+        return None if content is None else from_json(content, str(self.summary_file))
+
+    def write_results(
+        self,
+        settings: Settings,
+        histories: Histories,
+        oracle: Oracle | None,
+        failures: Mapping[int, Failure] | None = None,
+        pictures: bool = True,
+        env: str = "",
+    ) -> Summary:
+        """Writes everything but checkpoints (without `pictures`, no curves and no events); returns the summary."""
+        summary = summarize(settings, histories, oracle, failures or {}, env)
+        write_atomically(self.metrics, _metrics(settings, histories).encode())
+        write_atomically(self.decisions, decisions.table(summary, settings, oracle).encode())
+        if pictures and any(histories.values()):
+            # Here: Matplotlib and TensorBoard's packages take seconds to load, and a run's first step needs neither.
+            from launch.runs import curves, events
+
+            events.write(self.events, histories)
+            write_atomically(self.curves, curves.draw(summary, histories, oracle.art_ms if oracle else None))
+        # Last: a folder with a summary is complete.
+        files.write_json(self.summary_file, summary.as_json(), indent=2)
+        return summary
+
+    def regrets(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Real steps and regret of the greedy decision (%) after each epoch, of each seed in metrics.csv.
+
+        Raises:
+          InputError: if it isn't a run's.
+        """
+        found: dict[int, list[tuple[float, float]]] = {}
+        try:
+            with self.metrics.open(encoding="utf-8", newline="") as file:
+                for line in csv.DictReader(file):
+                    point = (float(line["real_steps"]), float(line["regret_percent"]))
+                    found.setdefault(int(line["seed"]), []).append(point)
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise InputError(f"metrics.csv: expected a run's metrics, found {error!r} in {self.path}") from error
+        return {seed: (np.array(points)[:, 0], np.array(points)[:, 1]) for seed, points in found.items()}
 
 
 def make_folder(path: pathlib.Path) -> None:
-    """Makes the folder of a new run.
+    """Makes the folder that --run_dir names.
 
     Raises:
       InputError: if it can't be made.
@@ -47,96 +154,20 @@ def make_folder(path: pathlib.Path) -> None:
         raise InputError(f"--run_dir: expected a folder that can be made, found {error.strerror} at {path}") from error
 
 
-def write_config(path: pathlib.Path, settings: Settings, env: str) -> None:
-    """config.json: every setting, and the versions that ran it."""
-    content = {
-        **settings.as_json(),
-        "env": env,
-        "versions": {name: metadata.version(name) for name in VERSIONS} | {"python": platform.python_version()},
-    }
-    files.write_json(path / "config.json", content, indent=2)
-
-
-def regret_percent(seen: evaluation.Evaluation, oracle: Oracle) -> float:
-    """How far the worst of all decisions is over the optimum, penalty included: one bad state is a bad policy."""
-    optimum = np.array([one.art_ms for one in oracle.optima])
-    return 100.0 * (float(np.max(np.asarray(seen.cost_ms, np.float64) / optimum[:, None])) - 1.0)
-
-
-def entry(seed: int, epoch: int, report: Any, oracle: Oracle, compute_s: float) -> dict[str, Any]:
-    """One epoch of one seed as plain data (a row of metrics.csv and more)."""
-    totals, seen = report.totals, report.evaluation
-    return {
-        "seed": seed,
-        "epoch": epoch,
-        "real_steps": int(report.real_steps),
-        "model_steps": int(report.model_steps),
-        "train_art_ms": float(totals.art_ms),
-        "train_cost_ms": float(totals.cost_ms),
-        "infeasible_share": float(totals.infeasible),
-        "elapsed_s": int(totals.steps) * float(totals.elapsed_ms) / 1000.0,
-        "art_ms": float(np.mean(np.asarray(seen.art_ms)[:, -1])),
-        "accuracy": float(np.mean(np.asarray(seen.accuracy)[:, -1])),
-        "feasible": bool(np.all(np.asarray(seen.feasible))),
-        "regret_percent": regret_percent(seen, oracle),
-        "decision": np.asarray(seen.decisions)[0, -1].tolist(),
-        "learning": {name: float(value) for name, value in report.learning.items()},
-        "compute_s": compute_s,
-    }
-
-
-def write_results(
-    path: pathlib.Path,
-    settings: Settings,
-    env: str,
-    histories: dict[int, list[dict[str, Any]]],
-    oracle: Oracle | None,
-    failures: dict[int, Failure] | None = None,
-    pictures: bool = True,
-) -> dict[str, Any]:
-    """Writes everything but checkpoints (without `pictures`, no curves and no events); returns the summary."""
-    summary = summarize(settings, env, histories, oracle, failures or {})
+def _metrics(settings: Settings, histories: Histories) -> str:
+    """metrics.csv: a line for each row of each seed, the agent's own figures last."""
     rows = [row for seed in settings.seeds for row in histories[seed]]
-    extra = sorted({name for row in rows for name in row["learning"]})
+    extra = sorted({name for row in rows for name in row.learning})
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow([*METRICS, *extra])
     for row in rows:
-        writer.writerow([row[name] for name in METRICS] + [row["learning"].get(name, "") for name in extra])
-    write_atomically(path / "metrics.csv", table.getvalue().encode())
-    write_atomically(path / "decisions.md", decisions_table(summary, settings, oracle).encode())
-    if pictures and any(histories.values()):
-        # Here: Matplotlib and TensorBoard's packages take seconds to load, and a run's first step needs neither.
-        from launch.runs import curves, events
-
-        events.write(path, histories)
-        write_atomically(path / "curves.png", curves.draw(summary, histories, oracle.art_ms if oracle else None))
-    # Last: a folder with a summary is complete.
-    files.write_json(path / "summary.json", summary, indent=2)
-    return summary
+        writer.writerow([getattr(row, name) for name in METRICS] + [row.learning.get(name, "") for name in extra])
+    return table.getvalue()
 
 
-def decisions_table(summary: dict[str, Any], settings: Settings, oracle: Oracle | None) -> str:
-    """decisions.md: the decision of every seed as a row of Table V, beside the oracle's (a real fleet's twin's)."""
-    scenario = settings.scenario
-    labels, names = scenario.choice_labels(), [device.name for device in scenario.devices]
-    head = ["", "Cnst", *names, "ART (ms)", "AA (%)", "steps to optimal"]
-    rows, note = [], "On real nodes nobody knows the true optimum: ART is measured, steps to optimal are not known."
-    if oracle is not None:
-        optimum = oracle.optima[0]
-        best = [labels[choice] for choice in optimum.decision]
-        of = "oracle" if settings.real is None else "the twin's oracle"
-        rows = [[of, summary["constraint"], *best, f"{optimum.art_ms:.2f}", f"{optimum.accuracy:.2f}", ""]]
-        listed = f"{len(optimum.optimal)} joint actions are optimal; the oracle's row shows the first."
-        note = listed if optimum.complete else "The oracle's row shows one optimal joint action; there may be others."
-    for seed in summary["seeds"]:
-        steps = "never" if seed["steps_to_optimal"] is None else str(seed["steps_to_optimal"])
-        steps = steps if oracle is not None else "not known"
-        steps = f"failed in epoch {seed['failed']['epoch']}" if seed["failed"] else steps
-        decision = seed["decision"] or [""] * len(names)
-        numbers = ["" if seed[name] is None else f"{seed[name]:.2f}" for name in ("art_ms", "accuracy")]
-        rows.append([f"seed {seed['seed']}", summary["constraint"], *decision, *numbers, steps])
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    title = f"# Experiment {summary['experiment']}, {summary['users']} users, {summary['agent']}"
-    return "\n".join([title, "", *lines, "", note, ""])
+def failures(folders: Mapping[str, pathlib.Path]) -> dict[str, str]:
+    """What became of those of some finished runs whose seeds failed, by the same names."""
+    found = {name: RunFolder(folder).summary() for name, folder in folders.items()}
+    lines = {name: "; ".join(summary.failures) for name, summary in found.items() if summary is not None}
+    return {name: line for name, line in lines.items() if line}

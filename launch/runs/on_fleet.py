@@ -25,18 +25,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax import health, oracle, simulator
+from hl_jax import health, simulator, training
 from hl_jax.agents.stepped import Stepped, host_world
-from hl_jax.agents.world import Run, Totals
-from launch.fleet.adapter import RECORD, TestbedEnv
+from hl_jax.agents.world import Agent, Run, Totals, observed_levels
+from hl_jax.optimum import oracle
+from launch.fleet.adapter import TestbedEnv
 from launch.fleet.inventory import inventory_from
 from launch.host.errors import InputError, RunError
 from launch.host.progress import Progress
-from launch.inputs.agents import make_agent, make_params
-from launch.inputs.settings import Settings, read_settings
-from launch.runs import checkpoints
-from launch.runs.on_simulator import Simulation
-from launch.runs.summary import Failure, Oracle, failure, finished
+from launch.host.records import as_data, from_data
+from launch.inputs.agents import make_agent
+from launch.inputs.settings import Settings
+from launch.runs import checkpoints, on_simulator
+from launch.runs.folder import RunFolder
+from launch.runs.history import Judged, Measured, Oracle, Row, row
+from launch.runs.summary import Failure, failure
 
 
 @contextlib.contextmanager
@@ -64,29 +67,79 @@ class Seed:
     run: Run
     before: tuple[int, int]  # real and model steps that the agent had taken elsewhere
     epoch: int = 0
-    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    seen: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # decision: how often, sum of ART (ms)
+    rows: list[Row] = dataclasses.field(default_factory=list)
+    seen: dict[str, tuple[int, float]] = dataclasses.field(default_factory=dict)  # decision: how often, sum of ART (ms)
     failure: Failure | None = None  # why it learns no more; its last finite policy goes on deciding
+
+
+@dataclasses.dataclass(frozen=True)
+class _Notes:
+    """What a checkpoint holds beside a seed's arrays."""
+
+    epoch: int
+    rows: list[Row]
+    seen: dict[str, tuple[int, float]]
+    before: tuple[int, int]
+    failure: Failure | None
+
+
+def load_seed(seed: Seed, settings: Settings, folder: RunFolder) -> Seed:
+    """The seed at its last checkpoint, if it has one.
+
+    Raises:
+      InputError: if that is damaged or belongs to other settings.
+    """
+    path = folder.seed(seed.number)
+    if not path.exists():
+        return seed
+    run, data = checkpoints.load(path, seed.run, settings.digest)
+    notes = from_data(_Notes, data, str(path))
+    return Seed(
+        number=seed.number,
+        run=run,
+        before=notes.before,
+        epoch=notes.epoch,
+        rows=notes.rows,
+        seen=notes.seen,
+        failure=notes.failure,
+    )
+
+
+def _first_run(agent: Agent, number: int, obs: jax.Array) -> Run:
+    """A seed's run before its first epoch, in the observed state [F]. Keys are those of a simulated run."""
+    _, agent_key, env_key = jax.random.split(jax.random.key(number), 3)
+    return Run(agent=jax.jit(agent.init)(agent_key, obs), env=jnp.int32(0), env_key=env_key, totals=Totals.zero())
+
+
+def trained_agents(settings: Settings, folder: RunFolder) -> dict[int, Any]:
+    """What each seed of a run on real nodes has learned: its agent's state.
+
+    Raises:
+      InputError: if a checkpoint is damaged or belongs to other settings.
+    """
+    agent = make_agent(settings.agent, settings.config, settings.scenario)
+    obs = jnp.zeros(len(observed_levels(settings.scenario)), jnp.int32)
+    first = {number: Seed(number, _first_run(agent, number, obs), (0, 0)) for number in settings.seeds}
+    return {number: load_seed(seed, settings, folder).run.agent for number, seed in first.items()}
 
 
 class RealRun:
     """All seeds of a run on a fleet of real nodes."""
 
-    def __init__(self, settings: Settings, folder: pathlib.Path, owner: str) -> None:
+    def __init__(self, settings: Settings, folder: RunFolder) -> None:
         assert settings.real is not None
-        self.settings, self.folder, self.owner, self.real = settings, folder, owner, settings.real
+        self.settings, self.folder, self.real = settings, folder, settings.real
         scenario = settings.scenario
         self.agent = make_agent(settings.agent, settings.config, scenario)
-        self.params = make_params(settings.config, scenario)
+        self.params = training.params_for(self.agent, scenario)
         self._host = Stepped(self.agent)
         self._decide = jax.jit(self.agent.decide)
-        self._init = jax.jit(self.agent.init)
         self.env = TestbedEnv(
             scenario,
             inventory_from(self.real.inventory),
             self.params,
-            folder=folder / "testbed",
-            record=folder / RECORD,
+            folder=folder.testbed,
+            record=folder.steps,
         )
         self.oracle: Oracle | None = None
         if self.real.twin:
@@ -100,73 +153,42 @@ class RealRun:
 
     def _read_donors(self) -> list[Any]:
         """Agents of the run that this one goes on from, by seed."""
-        folder = pathlib.Path(self.real.init_from)
-        theirs = read_settings(folder / "config.json")
+        folder = RunFolder(pathlib.Path(self.real.init_from))
+        theirs = folder.settings()
         if (theirs.agent, theirs.config) != (self.settings.agent, self.settings.config):
             expected = f"a run of --agent={self.settings.agent} with the same constants"
             raise InputError(f"--init_from: expected {expected}, found other ones of {theirs.agent} in {folder}")
-        if finished(folder) is None:
+        if folder.summary() is None:
             raise InputError(f"--init_from: expected a finished run, found one without summary.json in {folder}")
-        owner = theirs.digest
-        if theirs.real is not None:
-            there = RealRun(
-                dataclasses.replace(theirs, real=dataclasses.replace(theirs.real, init_from="")), folder, owner
-            )
-            obs = jnp.zeros(3 * theirs.scenario.users + 6, jnp.int32)
-            return [there.load(there.fresh(number, obs)).run.agent for number in theirs.seeds]
-        groups = Simulation(theirs, folder, owner, 1).groups()
-        agents = {
-            seed: jax.tree.map(lambda leaf, lane=lane: leaf[lane], group.run.agent)
-            for group in groups
-            for lane, seed in enumerate(group.seeds)
-        }
+        there = trained_agents if theirs.real is not None else on_simulator.trained_agents
+        agents = there(theirs, folder)
         return [agents[seed] for seed in theirs.seeds]
 
     # -- State ------------------------------------------------------------------------------------------------------
 
-    def _path(self, number: int) -> pathlib.Path:
-        return self.folder / "checkpoints" / f"seed-{number:04d}.ckpt"
-
     def fresh(self, number: int, obs: jax.Array) -> Seed:
-        """A seed before its first epoch, in the observed state [F]. Keys are those of a simulated run.
+        """A seed before its first epoch, in the observed state [F].
 
         Raises:
           InputError: if the run to go on from is of another size.
         """
-        _, agent_key, env_key = jax.random.split(jax.random.key(number), 3)
-        agent, before = self._init(agent_key, obs), (0, 0)
+        run, before = _first_run(self.agent, number, obs), (0, 0)
         if self._donors:
             donor = self._donors[self.settings.seeds.index(number) % len(self._donors)]
-            if jax.tree.map(jnp.shape, donor) != jax.tree.map(jnp.shape, agent):
+            if jax.tree.map(jnp.shape, donor) != jax.tree.map(jnp.shape, run.agent):
                 raise InputError(f"--init_from: expected agents of this size, found others in {self.real.init_from}")
             before = (int(donor.real_steps), int(donor.model_steps))
             # Its own draws, or all that start from one donor would be alike.
-            agent = donor.replace(key=agent.key, obs=agent.obs)
-        run = Run(agent=agent, env=jnp.int32(0), env_key=env_key, totals=Totals.zero())
+            run = dataclasses.replace(run, agent=donor.replace(key=run.agent.key, obs=run.agent.obs))
         return Seed(number=number, run=run, before=before)
 
-    def load(self, seed: Seed) -> Seed:
-        """The seed at its last checkpoint, if it has one.
-
-        Raises:
-          InputError: if that is damaged or belongs to other settings.
-        """
-        path = self._path(seed.number)
-        if path.exists():
-            seed.run, notes = checkpoints.load(path, seed.run, self.owner)
-            seed.epoch, seed.rows, seed.seen = notes["epoch"], notes["rows"], notes["seen"]
-            seed.before = tuple(notes["before"])
-            seed.failure = Failure(**notes["failure"]) if notes.get("failure") else None
-        return seed
-
     def _save(self, seed: Seed) -> None:
-        notes = {"epoch": seed.epoch, "rows": seed.rows, "seen": seed.seen, "before": list(seed.before)}
-        notes["failure"] = dataclasses.asdict(seed.failure) if seed.failure else None
-        checkpoints.save(self._path(seed.number), seed.run, notes, self.owner)
+        notes = _Notes(epoch=seed.epoch, rows=seed.rows, seen=seed.seen, before=seed.before, failure=seed.failure)
+        checkpoints.save(self.folder.seed(seed.number), seed.run, as_data(notes), self.settings.digest)
 
     # -- Learning ---------------------------------------------------------------------------------------------------
 
-    def learn(self, threads: int) -> dict[int, list[dict[str, Any]]]:
+    def learn(self, threads: int) -> dict[int, list[Row]]:
         """Runs every seed to its end and returns their histories. A fleet that is started here is always taken down.
 
         Args:
@@ -182,13 +204,14 @@ class RealRun:
         what = f"{self.settings.agent} {self.settings.scenario.name} (real)"
         with _terminated_like_interrupted(), self.env, Progress(self.agent.epochs * len(seeds), 0, what) as progress:
             for number in seeds:
-                seed = self.load(self.fresh(number, jnp.asarray(self.env.reset())))
+                fresh = self.fresh(number, jnp.asarray(self.env.reset()))
+                seed = load_seed(fresh, self.settings, self.folder)
                 progress.advance(seed.epoch, f"seed {number}")
                 while seed.epoch < self.agent.epochs and seed.failure is None:
                     self._advance(seed, progress)
                 if seed.failure is not None:
                     self.failures[number] = seed.failure
-                if seed.rows and "measured" not in seed.rows[-1]:
+                if seed.rows and seed.rows[-1].measured is None:
                     self._measure(seed)
                 histories[number] = seed.rows
         return histories
@@ -215,8 +238,9 @@ class RealRun:
                 where = f"seed {seed.number}, epoch {seed.epoch + 1}, step {int(env) + 1}"
                 raise RunError(f"response times: expected finite ones above 0 ms, found {times.tolist()} in {where}")
             lost += int(info["lost"].sum())
-            kept = seed.seen.setdefault(" ".join(map(str, joint)), [0, 0.0])
-            kept[0], kept[1] = kept[0] + 1, kept[1] + float(info["art_ms"])
+            decision = " ".join(map(str, joint))
+            times_seen, sum_ms = seed.seen.get(decision, (0, 0.0))
+            seed.seen[decision] = (times_seen + 1, sum_ms + float(info["art_ms"]))
             progress.advance(0, f"seed {seed.number}, step {int(env) + 1}, ART {float(info['art_ms']):.1f} ms")
             names = ("cost_ms", "art_ms", "feasible", "response_ms")
             return env + 1, jnp.asarray(obs), {name: jnp.asarray(info[name]) for name in names}
@@ -238,16 +262,14 @@ class RealRun:
         progress.advance(1, self._numbers(seed.rows[-1]))
 
     @staticmethod
-    def _numbers(row: dict[str, Any]) -> str:
-        art = "not measured" if row["art_ms"] is None else f"{row['art_ms']:.1f} ms"
-        regret = "" if row["regret_percent"] is None else f", regret {row['regret_percent']:.1f} % (twin)"
-        kept = "" if row["feasible"] else ", breaks the constraint"
-        return f"seed {row['seed']}, steps {row['real_steps']}, greedy ART {art}{regret}{kept}"
+    def _numbers(row: Row) -> str:
+        art = "not measured" if row.art_ms is None else f"{row.art_ms:.1f} ms"
+        regret = "" if row.regret_percent is None else f", regret {row.regret_percent:.1f} % (twin)"
+        kept = "" if row.feasible else ", breaks the constraint"
+        return f"seed {row.seed}, steps {row.real_steps}, greedy ART {art}{regret}{kept}"
 
-    def _row(self, seed: Seed, learning: dict[str, float], compute_s: float) -> dict[str, Any]:
-        """What an epoch showed: a row of metrics.csv and more. Where nothing is known, None."""
-        totals, agent = seed.run.totals, seed.run.agent
-        decision = self._decide(agent, jnp.asarray(agent.obs, jnp.int32))
+    def _judged(self, seed: Seed, decision: jax.Array) -> Judged:
+        """What a joint decision ([N]) is worth: by the twin, or what its steps have shown."""
         joint = np.asarray(decision).tolist()
         count, sum_ms = seed.seen.get(" ".join(map(str, joint)), (0, 0.0))
         art, regret = sum_ms / count if count else None, None
@@ -256,23 +278,21 @@ class RealRun:
             art = float(jnp.mean(response))
             cost = float(simulator.cost_ms(self.params, decision, response))
             regret = 100.0 * (cost / self.oracle.art_ms - 1.0)
-        return {
-            "seed": seed.number,
-            "epoch": seed.epoch,
-            "real_steps": int(agent.real_steps) - seed.before[0],
-            "model_steps": int(agent.model_steps) - seed.before[1],
-            "train_art_ms": float(totals.art_ms),
-            "train_cost_ms": float(totals.cost_ms),
-            "infeasible_share": float(totals.infeasible),
-            "elapsed_s": int(totals.steps) * float(totals.elapsed_ms) / 1000.0,
-            "art_ms": art,
-            "accuracy": float(simulator.mean_accuracy(self.params, decision)),
-            "feasible": bool(simulator.meets_constraint(self.params, decision)),
-            "regret_percent": regret,
-            "decision": joint,
-            "learning": learning,
-            "compute_s": compute_s,
-        }
+        return Judged(
+            art_ms=art,
+            accuracy=float(simulator.mean_accuracy(self.params, decision)),
+            feasible=bool(simulator.meets_constraint(self.params, decision)),
+            regret_percent=regret,
+            decision=tuple(joint),
+        )
+
+    def _row(self, seed: Seed, learning: dict[str, float], compute_s: float) -> Row:
+        """What an epoch showed."""
+        agent = seed.run.agent
+        decision = self._decide(agent, jnp.asarray(agent.obs, jnp.int32))
+        steps = int(agent.real_steps) - seed.before[0], int(agent.model_steps) - seed.before[1]
+        judged = self._judged(seed, decision)
+        return row(seed.number, seed.epoch, steps, seed.run.totals, judged, learning, compute_s)
 
     def _measure(self, seed: Seed) -> None:
         """Carries the learned policy out for real, in the states that it itself brings about, and learns nothing."""
@@ -288,24 +308,24 @@ class RealRun:
             decisions[tuple(joint.tolist())] += 1
         labels, common = self.settings.scenario.choice_labels(), decisions.most_common(1)[0][0]
         last = seed.rows[-1]
-        last["decision"] = list(common)
-        last["accuracy"] = float(simulator.mean_accuracy(self.params, jnp.array(common)))
-        last["measured"] = {
-            "art_ms": float(np.mean(arts)),
-            "art_sd_ms": float(np.std(arts)),
-            "twin_art_ms": last["art_ms"] if self.oracle is not None else None,
-            "measurements": len(arts),
-            "lost_requests": lost + int(sum(row["learning"]["lost_requests"] for row in seed.rows)),
-            "decisions": {" ".join(labels[choice] for choice in one): times for one, times in decisions.items()},
-            "wall_s": sum(row["learning"]["wall_s"] for row in seed.rows),
-            "interactions": self._interactions(seed.number),
-        }
+        measured = Measured(
+            art_ms=float(np.mean(arts)),
+            art_sd_ms=float(np.std(arts)),
+            twin_art_ms=last.art_ms if self.oracle is not None else None,
+            measurements=len(arts),
+            lost_requests=lost + int(sum(row.learning["lost_requests"] for row in seed.rows)),
+            decisions={" ".join(labels[choice] for choice in one): times for one, times in decisions.items()},
+            wall_s=sum(row.learning["wall_s"] for row in seed.rows),
+            interactions=self._interactions(seed.number),
+        )
+        accuracy = float(simulator.mean_accuracy(self.params, jnp.array(common)))
+        seed.rows[-1] = dataclasses.replace(last, decision=tuple(common), accuracy=accuracy, measured=measured)
         self._save(seed)
 
     def _interactions(self, number: int) -> int:
         """Steps that this seed has taken, with those of interrupted epochs and of measuring."""
         count = 0
-        for line in (self.folder / RECORD).read_text(encoding="utf-8").splitlines():
+        for line in self.folder.steps.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(ValueError):  # a line that was cut off
                 count += json.loads(line).get("seed") == number
         return count

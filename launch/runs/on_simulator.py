@@ -10,7 +10,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import heapq
-import pathlib
 import threading
 import time
 from typing import Any
@@ -19,13 +18,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax import evaluation, oracle, training
+from hl_jax import evaluation, training
+from hl_jax.agents.world import Agent, Run
+from hl_jax.optimum import oracle
+from hl_jax.simulator import EnvParams, EnvState
 from launch.host.progress import Progress
-from launch.inputs.agents import make_agent, make_params
+from launch.host.records import as_data, from_data
+from launch.inputs.agents import make_agent
 from launch.inputs.settings import Settings
-from launch.runs import checkpoints
-from launch.runs import folder as run_folder
-from launch.runs.summary import Failure, Oracle, failure
+from launch.runs import checkpoints, history
+from launch.runs.folder import RunFolder
+from launch.runs.history import Oracle, Row, judged
+from launch.runs.summary import Failure, failure
 
 DYNAMIC_STATES = 16  # states that a policy of a changing scenario is evaluated in
 
@@ -55,68 +59,100 @@ class Group:
 
     index: int
     seeds: tuple[int, ...]  # as many as lanes; only the run's own are reported
-    run: Any
+    run: Run
     epoch: int
-    history: dict[int, list[dict[str, Any]]]
+    history: dict[int, list[Row]]
     failures: dict[int, Failure] = dataclasses.field(default_factory=dict)
 
     def over(self, epochs: int) -> bool:
         """Whether nothing is left to do: all epochs, or no seed that can go on."""
         return self.epoch >= epochs or self.failures.keys() == self.history.keys()
 
+    def agents(self) -> dict[int, Any]:
+        """The agent's state of each seed that has begun."""
+        lanes = {seed: lane for lane, seed in enumerate(self.seeds) if seed in self.history}
+        return {seed: jax.tree.map(lambda leaf, lane=lane: leaf[lane], self.run.agent) for seed, lane in lanes.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Notes:
+    """What a checkpoint holds beside a group's arrays."""
+
+    epoch: int
+    history: dict[int, list[Row]]
+    failures: dict[int, Failure]
+
+
+def judged_states(settings: Settings, params: EnvParams) -> EnvState:
+    """The states that decisions are judged in. Leading axis E."""
+    count = DYNAMIC_STATES if settings.scenario.dynamics else 1
+    return evaluation.start_states(jax.random.key(0), params, count)
+
+
+def solve(params: EnvParams, starts: EnvState) -> Oracle:
+    """The true optimum in each of these states."""
+    count = starts.conditions.node_cpu.shape[0]
+    each = [jax.tree.map(lambda leaf, index=index: leaf[index], starts.conditions) for index in range(count)]
+    return Oracle(optima=tuple(oracle.optimum(params, one) for one in each))
+
+
+def load_groups(agent: Agent, params: EnvParams, settings: Settings, folder: RunFolder) -> list[Group]:
+    """A run's groups, each at its last checkpoint if it has one.
+
+    Raises:
+      InputError: if a checkpoint is damaged or belongs to other settings.
+    """
+    seeds, lanes = settings.seeds, settings.lanes
+    init, _ = _programs(agent)  # type: ignore[arg-type]  # agents are frozen dataclasses
+    found = []
+    for index, low in enumerate(range(0, len(seeds), lanes)):
+        own = seeds[low : low + lanes]
+        # The last group is filled up with seeds that nobody asked for: the program's size must not change.
+        padded = own + tuple(range(own[-1] + 1, own[-1] + 1 + lanes - len(own)))
+        run = init(jnp.array(padded, jnp.int32), params)
+        group = Group(index=index, seeds=padded, run=run, epoch=0, history={seed: [] for seed in own})
+        path = folder.group(index)
+        if path.exists():
+            group.run, data = checkpoints.load(path, group.run, settings.digest)
+            notes = from_data(_Notes, data, str(path))
+            group.epoch, group.history, group.failures = notes.epoch, notes.history, notes.failures
+        found.append(group)
+    return found
+
+
+def trained_agents(settings: Settings, folder: RunFolder) -> dict[int, Any]:
+    """What each seed of a run on the simulator has learned: its agent's state.
+
+    Raises:
+      InputError: if a checkpoint is damaged or belongs to other settings.
+    """
+    agent = make_agent(settings.agent, settings.config, settings.scenario)
+    groups = load_groups(agent, training.params_for(agent, settings.scenario), settings, folder)
+    return {seed: state for group in groups for seed, state in group.agents().items()}
+
 
 class Simulation:
     """All seeds of a run on the simulator."""
 
-    def __init__(self, settings: Settings, folder: pathlib.Path, owner: str, checkpoint_epochs: int) -> None:
-        self.settings, self.folder, self.owner = settings, folder, owner
+    def __init__(self, settings: Settings, folder: RunFolder, checkpoint_epochs: int) -> None:
+        self.settings, self.folder = settings, folder
         self.checkpoint_epochs = checkpoint_epochs
         self.agent = make_agent(settings.agent, settings.config, settings.scenario)
-        self.params = make_params(settings.config, settings.scenario)
-        count = DYNAMIC_STATES if settings.scenario.dynamics else 1
-        self.starts = evaluation.start_states(jax.random.key(0), self.params, count)
-        self.oracle = self._solve()
-        self._init, self._epoch = _programs(self.agent)  # type: ignore[arg-type]  # agents are frozen dataclasses
+        self.params = training.params_for(self.agent, settings.scenario)
+        self.starts = judged_states(settings, self.params)
+        self.oracle = solve(self.params, self.starts)
+        self._epoch = _programs(self.agent)[1]  # type: ignore[arg-type]
         self._stop = threading.Event()
         self.failures: dict[int, Failure] = {}
 
-    def _solve(self) -> Oracle:
-        """The true optimum in every state that is evaluated."""
-        conditions = self.starts.conditions
-        count = conditions.node_cpu.shape[0]
-        each = [jax.tree.map(lambda leaf, index=index: leaf[index], conditions) for index in range(count)]
-        return Oracle(optima=tuple(oracle.optimum(self.params, one) for one in each))
-
-    def _path(self, index: int) -> pathlib.Path:
-        return self.folder / "checkpoints" / f"group-{index:04d}.ckpt"
-
     def groups(self) -> list[Group]:
-        """The groups, each at its last checkpoint if it has one.
-
-        Raises:
-          InputError: if a checkpoint is damaged or belongs to other settings.
-        """
-        seeds, lanes = self.settings.seeds, self.settings.lanes
-        found = []
-        for index, low in enumerate(range(0, len(seeds), lanes)):
-            own = seeds[low : low + lanes]
-            # The last group is filled up with seeds that nobody asked for: the program's size must not change.
-            padded = own + tuple(range(own[-1] + 1, own[-1] + 1 + lanes - len(own)))
-            run = self._init(jnp.array(padded, jnp.int32), self.params)
-            group = Group(index=index, seeds=padded, run=run, epoch=0, history={seed: [] for seed in own})
-            if self._path(index).exists():
-                group.run, notes = checkpoints.load(self._path(index), group.run, self.owner)
-                group.epoch = notes["epoch"]
-                group.history = {int(seed): rows for seed, rows in notes["history"].items()}
-                group.failures = {int(seed): Failure(**one) for seed, one in notes.get("failures", {}).items()}
-            found.append(group)
-        return found
+        """The groups, each at its last checkpoint if it has one."""
+        return load_groups(self.agent, self.params, self.settings, self.folder)
 
     def save(self, group: Group) -> None:
         """Checkpoints a group."""
-        failures = {seed: dataclasses.asdict(one) for seed, one in group.failures.items()}
-        notes = {"epoch": group.epoch, "history": group.history, "failures": failures}
-        checkpoints.save(self._path(group.index), group.run, notes, self.owner)
+        notes = _Notes(epoch=group.epoch, history=group.history, failures=group.failures)
+        checkpoints.save(self.folder.group(group.index), group.run, as_data(notes), self.settings.digest)
 
     def advance(self, group: Group) -> str:
         """Runs one epoch of a group. Returns the numbers to watch.
@@ -136,16 +172,17 @@ class Simulation:
             if one.wrong.any():
                 group.failures[seed] = failure(group.epoch, group.run.agent, one.learning, one.wrong)
             else:
-                row = run_folder.entry(seed, group.epoch, one, self.oracle, spent)
+                steps, shown = (int(one.real_steps), int(one.model_steps)), judged(one.evaluation, self.oracle)
+                row = history.row(seed, group.epoch, steps, one.totals, shown, one.learning, spent)
                 group.history[seed].append(row)
         if group.epoch % self.checkpoint_epochs == 0 or group.over(self.agent.epochs) or len(group.failures) > failed:
             self.save(group)
         if row is None:
             return "no seed of these can go on"
-        regret = f"{row['regret_percent']:.1f} %" if row["feasible"] else "breaks the constraint"
-        return f"steps {row['real_steps']}, ART {row['art_ms']:.1f} ms, regret {regret}"
+        regret = f"{row.regret_percent:.1f} %" if row.feasible else "breaks the constraint"
+        return f"steps {row.real_steps}, ART {row.art_ms:.1f} ms, regret {regret}"
 
-    def learn(self, threads: int) -> dict[int, list[dict[str, Any]]]:
+    def learn(self, threads: int) -> dict[int, list[Row]]:
         """Runs every seed to its end and returns their histories; on an interrupt, checkpoints first.
 
         Threads take the group that is least advanced, an epoch at a time, so that all cores stay busy to the end.

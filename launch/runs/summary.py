@@ -1,45 +1,19 @@
-"""What a run showed, seed by seed: summary.json, and what is read from it."""
+"""What a run came to, seed by seed: summary.json."""
 
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import statistics as plain_statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from hl_jax import evaluation, health, statistics
-from hl_jax.oracle import Optimum
-from launch.host.files import read_json
+from hl_jax.statistics import Spread
+from launch.host.records import as_data, from_data
 from launch.inputs.settings import Settings
-
-METRICS = (
-    "seed",
-    "epoch",
-    "real_steps",
-    "model_steps",
-    "train_art_ms",
-    "train_cost_ms",
-    "infeasible_share",
-    "elapsed_s",
-    "art_ms",
-    "accuracy",
-    "feasible",
-    "regret_percent",
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Oracle:
-    """True optima in the states that a run is evaluated in, without noise."""
-
-    optima: tuple[Optimum, ...]  # [E]
-
-    @property
-    def art_ms(self) -> float:
-        return float(np.mean([optimum.art_ms for optimum in self.optima]))
+from launch.runs.history import Histories, History, Measured, Oracle, Row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,116 +28,169 @@ class Failure:
         return f"{agent}, seed {seed}, epoch {self.epoch}: {self.what}"
 
 
-def failure(epoch: int, agent: Any, learning: dict[str, Any], wrong: np.ndarray) -> Failure:
+def failure(epoch: int, agent: Any, learning: Mapping[str, Any], wrong: np.ndarray) -> Failure:
     """What `health.check` found after one seed's epoch; `agent` is any state of that agent."""
     names = health.names(agent, learning)
     return Failure(epoch=epoch, what=health.described([name for name, flag in zip(names, wrong, strict=True) if flag]))
 
 
-def is_optimal(row: dict[str, Any], tolerance: float) -> bool:
-    """Whether an evaluation met the constraint within `tolerance` of the oracle; never where nobody knows that."""
-    return bool(row["feasible"]) and row["regret_percent"] is not None and row["regret_percent"] <= 100.0 * tolerance
+@dataclasses.dataclass(frozen=True)
+class SeedSummary:
+    """One seed. Without an oracle everything that needs one is None; a seed that failed never counts as optimal."""
+
+    seed: int
+    failed: Failure | None
+    steps_to_optimal: int | None  # None: never
+    steps_to_exact: int | None
+    real_steps: int
+    model_steps: int
+    art_ms: float | None  # of the last decision, as measured where it was; None where its first epoch failed
+    oracle_art_ms: float | None
+    accuracy: float | None
+    feasible: bool | None
+    decision: tuple[str, ...]  # by the choices' labels
+    experience_s: float
+    compute_s: float
+    experience_to_optimal_s: float | None
+    compute_to_optimal_s: float | None
+    measured: Measured | None = None  # of a real fleet; beside the others in summary.json
+
+    @property
+    def times(self) -> tuple[float, float]:
+        """ART and the oracle's (ms), of a seed that didn't fail and ran where the optimum is known."""
+        assert self.art_ms is not None
+        assert self.oracle_art_ms is not None
+        return self.art_ms, self.oracle_art_ms
 
 
-# A seed whose first epoch already failed has no row: nothing is known of it.
-NO_ROW: dict[str, Any] = {
-    **dict.fromkeys(("art_ms", "accuracy", "feasible")),
-    "real_steps": 0,
-    "model_steps": 0,
-    "decision": [],
+@dataclasses.dataclass(frozen=True)
+class Aggregate:
+    """All seeds that didn't fail: a failed seed isn't a slow one."""
+
+    steps_to_optimal: Spread
+    steps_to_exact: Spread
+    failed: int  # how many did
+    art_ms: float | None
+    oracle_art_ms: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """summary.json."""
+
+    experiment: str
+    agent: str
+    users: int
+    constraint: str
+    env: str
+    seeds: tuple[SeedSummary, ...]
+    aggregate: Aggregate
+
+    @property
+    def whole(self) -> tuple[SeedSummary, ...]:
+        """The seeds that didn't fail."""
+        return tuple(seed for seed in self.seeds if seed.failed is None)
+
+    @property
+    def failures(self) -> list[str]:
+        """A line for each seed that did."""
+        return [seed.failed.line(self.agent, seed.seed) for seed in self.seeds if seed.failed is not None]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, for summary.json: what a fleet measured stands beside a seed's other figures."""
+        data: dict[str, Any] = as_data(self)
+        for seed in data["seeds"]:
+            seed |= seed.pop("measured") or {}
+        return data
+
+
+_ONLY_MEASURED = {field.name for field in dataclasses.fields(Measured)} - {
+    field.name for field in dataclasses.fields(SeedSummary)
 }
 
 
-def seed_summary(
-    seed: int,
-    rows: list[dict[str, Any]],
-    oracle: Oracle | None,
-    labels: tuple[str, ...],
-    failure: Failure | None = None,
-) -> dict[str, Any]:
-    """One seed's entry of summary.json. Without an oracle everything that needs one is null.
+def from_json(data: Any, where: str) -> Summary:
+    """A summary from summary.json's content.
 
-    A seed that failed never counts as optimal; the rest is what its last finite epoch showed.
+    Raises:
+      InputError: if it is of another version, or none.
     """
-    steps, last = [row["real_steps"] for row in rows], rows[-1] if rows else NO_ROW
+    try:
+        seeds = [
+            {name: value for name, value in seed.items() if name not in _ONLY_MEASURED}
+            | (
+                {"measured": {"art_ms": seed["art_ms"]} | {name: seed[name] for name in seed.keys() & _ONLY_MEASURED}}
+                if seed.keys() & _ONLY_MEASURED
+                else {}
+            )
+            for seed in data["seeds"]
+        ]
+        data = {**data, "seeds": seeds}
+    except (TypeError, KeyError, AttributeError):
+        pass  # whatever it is, the reader below says what is wrong with it
+    return from_data(Summary, data, where)
+
+
+def is_optimal(row: Row, tolerance: float) -> bool:
+    """Whether an evaluation met the constraint within `tolerance` of the oracle; never where nobody knows that."""
+    return row.feasible and row.regret_percent is not None and row.regret_percent <= 100.0 * tolerance
+
+
+def seed_summary(
+    seed: int, rows: History, oracle: Oracle | None, labels: Sequence[str], failed: Failure | None = None
+) -> SeedSummary:
+    """One seed's entry; of a seed that failed, what its last finite epoch showed."""
+    steps, last = [row.real_steps for row in rows], rows[-1] if rows else None
 
     def steps_to(tolerance: float) -> int | None:
-        if failure is not None:
+        if failed is not None:
             return None
         return evaluation.first_lasting(steps, [is_optimal(row, tolerance) for row in rows])
 
     optimal = steps_to(evaluation.TOLERANCE)
-
-    def up_to_optimal(name: str) -> float | None:
-        return None if optimal is None else sum(row[name] for row in rows if row["real_steps"] <= optimal)
-
-    return {
-        "seed": seed,
-        "failed": None if failure is None else dataclasses.asdict(failure),
-        "steps_to_optimal": optimal,
-        "steps_to_exact": steps_to(evaluation.EXACT),
-        "real_steps": last["real_steps"],
-        "model_steps": last["model_steps"],
-        "art_ms": last["art_ms"],
-        "oracle_art_ms": oracle.art_ms if oracle else None,
-        "accuracy": last["accuracy"],
-        "feasible": last["feasible"],
-        "decision": [labels[choice] for choice in last["decision"]],
-        "experience_s": sum(row["elapsed_s"] for row in rows),
-        "compute_s": sum(row["compute_s"] for row in rows),
-        "experience_to_optimal_s": up_to_optimal("elapsed_s"),
-        "compute_to_optimal_s": up_to_optimal("compute_s"),
-        **last.get("measured", {}),  # of a real fleet
-    }
+    before = [row for row in rows if optimal is not None and row.real_steps <= optimal]
+    measured = last.measured if last else None
+    art_ms = last.art_ms if last else None
+    return SeedSummary(
+        seed=seed,
+        failed=failed,
+        steps_to_optimal=optimal,
+        steps_to_exact=steps_to(evaluation.EXACT),
+        real_steps=last.real_steps if last else 0,
+        model_steps=last.model_steps if last else 0,
+        art_ms=measured.art_ms if measured else art_ms,
+        oracle_art_ms=oracle.art_ms if oracle else None,
+        accuracy=last.accuracy if last else None,
+        feasible=last.feasible if last else None,
+        decision=tuple(labels[choice] for choice in last.decision) if last else (),
+        experience_s=sum(row.elapsed_s for row in rows),
+        compute_s=sum(row.compute_s for row in rows),
+        experience_to_optimal_s=None if optimal is None else sum(row.elapsed_s for row in before),
+        compute_to_optimal_s=None if optimal is None else sum(row.compute_s for row in before),
+        measured=measured,
+    )
 
 
 def summarize(
-    settings: Settings,
-    env: str,
-    histories: dict[int, list[dict[str, Any]]],
-    oracle: Oracle | None,
-    failures: dict[int, Failure],
-) -> dict[str, Any]:
-    """summary.json's content."""
+    settings: Settings, histories: Histories, oracle: Oracle | None, failures: Mapping[int, Failure], env: str = ""
+) -> Summary:
+    """A run's summary; `env` is what it ran on, if that isn't what its settings say."""
     labels = settings.scenario.choice_labels()
-    seeds = [seed_summary(seed, histories[seed], oracle, labels, failures.get(seed)) for seed in settings.seeds]
-    whole = [seed for seed in seeds if seed["failed"] is None]  # a failed seed isn't a slow one
-    return {
-        "experiment": settings.scenario.name,
-        "agent": settings.agent,
-        "users": settings.scenario.users,
-        "constraint": settings.constraint,
-        "env": env,
-        "seeds": seeds,
-        "aggregate": {
-            "steps_to_optimal": statistics.summarize([seed["steps_to_optimal"] for seed in whole]),
-            "steps_to_exact": statistics.summarize([seed["steps_to_exact"] for seed in whole]),
-            "failed": len(seeds) - len(whole),
-            "art_ms": plain_statistics.mean(seed["art_ms"] for seed in whole) if whole else None,
-            "oracle_art_ms": oracle.art_ms if oracle else None,
-        },
-    }
-
-
-def finished(folder: pathlib.Path) -> dict[str, Any] | None:
-    """The summary of a finished run, None of any other folder."""
-    summary: dict[str, Any] | None = read_json(folder / "summary.json")
-    return summary
-
-
-def failed_seeds(summary: dict[str, Any]) -> list[str]:
-    """A line for each seed of a finished run that failed."""
-    failed = [(seed["seed"], Failure(**seed["failed"])) for seed in summary["seeds"] if seed.get("failed")]
-    return [failure.line(summary["agent"], seed) for seed, failure in failed]
-
-
-def whole_seeds(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """The seeds of a finished run that didn't fail."""
-    return [seed for seed in summary["seeds"] if not seed.get("failed")]
-
-
-def failures(folders: Mapping[str, pathlib.Path]) -> dict[str, str]:
-    """What became of those of some finished runs whose seeds failed, by the same names."""
-    found = {name: finished(folder) for name, folder in folders.items()}
-    lines = {name: "; ".join(failed_seeds(one)) for name, one in found.items() if one is not None}
-    return {name: line for name, line in lines.items() if line}
+    seeds = tuple(seed_summary(seed, histories[seed], oracle, labels, failures.get(seed)) for seed in settings.seeds)
+    whole = [seed for seed in seeds if seed.failed is None]
+    known = [seed.art_ms for seed in whole if seed.art_ms is not None]  # all, unless a fleet wasn't measured
+    return Summary(
+        experiment=settings.scenario.name,
+        agent=settings.agent,
+        users=settings.scenario.users,
+        constraint=settings.constraint,
+        env=env or settings.env,
+        seeds=seeds,
+        aggregate=Aggregate(
+            steps_to_optimal=statistics.summarize([seed.steps_to_optimal for seed in whole]),
+            steps_to_exact=statistics.summarize([seed.steps_to_exact for seed in whole]),
+            failed=len(seeds) - len(whole),
+            art_ms=plain_statistics.mean(known) if known and len(known) == len(whole) else None,
+            oracle_art_ms=oracle.art_ms if oracle else None,
+        ),
+    )

@@ -7,22 +7,22 @@ again; one with a config but no summary goes on from its last checkpoints.
 from __future__ import annotations
 
 import os
-import pathlib
 import sys
-from typing import Any, Protocol
+from typing import Protocol
 
 from launch.host.errors import InputError
-from launch.inputs.settings import Settings, read_settings
-from launch.runs import folder as run_folder
+from launch.inputs.settings import Settings
+from launch.runs.folder import RunFolder
+from launch.runs.history import Histories, Oracle
 from launch.runs.on_simulator import Simulation
-from launch.runs.summary import Failure, Oracle, finished
+from launch.runs.summary import Failure, Summary
 
 
 class Runner(Protocol):
     """What learns all seeds of a run, on whatever environment."""
 
     settings: Settings
-    folder: pathlib.Path
+    folder: RunFolder
 
     @property
     def oracle(self) -> Oracle | None:
@@ -32,61 +32,58 @@ class Runner(Protocol):
     def failures(self) -> dict[int, Failure]:
         """The seeds that ended before their time; known once `learn` is done."""
 
-    def learn(self, threads: int) -> dict[int, list[dict[str, Any]]]:
+    def learn(self, threads: int) -> Histories:
         """Runs every seed to its end and returns their histories; on an interrupt, checkpoints first."""
 
 
-def _runner(chosen: Settings, folder: pathlib.Path, checkpoint_epochs: int) -> Runner:
+def _runner(chosen: Settings, folder: RunFolder, checkpoint_epochs: int) -> Runner:
     if chosen.real is None:
-        return Simulation(chosen, folder, chosen.digest, checkpoint_epochs)
+        return Simulation(chosen, folder, checkpoint_epochs)
     try:
         from launch.runs.on_fleet import RealRun  # only there are the packages of requirements-testbed.txt needed
     except ImportError as error:
         raise InputError(f"--env=testbed: expected the packages of requirements-testbed.txt, found {error}") from error
-    return RealRun(chosen, folder, chosen.digest)
+    return RealRun(chosen, folder)
 
 
-def open_unit(chosen: Settings, folder: pathlib.Path, checkpoint_epochs: int = 10) -> Runner:
+def open_unit(chosen: Settings, folder: RunFolder, checkpoint_epochs: int = 10) -> Runner:
     """What learns in `folder`, which is made if it isn't there.
 
     Raises:
       InputError: if the folder can't be used or belongs to other settings, or the agent can't be made.
     """
-    resume = (folder / "config.json").is_file()
-    if resume and read_settings(folder / "config.json").digest != chosen.digest:
+    resume = folder.begun
+    if resume and folder.settings().digest != chosen.digest:
         raise InputError(f"run folder: expected a run of the same settings, found another's in {folder}")
     if not resume:
-        run_folder.check_new(folder)
+        folder.check_new()
     runner = _runner(chosen, folder, checkpoint_epochs)
     if not resume:
-        run_folder.make_folder(folder)
-        run_folder.write_config(folder, chosen, chosen.env)
-    (folder / "checkpoints").mkdir(exist_ok=True)
+        folder.begin(chosen)
+    folder.checkpoints.mkdir(exist_ok=True)
     return runner
 
 
-def finish(runner: Runner, threads: int = 0, pictures: bool = True) -> dict[str, Any]:
+def finish(runner: Runner, threads: int = 0, pictures: bool = True) -> Summary:
     """Learns to the end, from the last checkpoints if there are any, and writes the results. Returns the summary.
 
     Raises:
       KeyboardInterrupt: after checkpointing.
     """
-    done = finished(runner.folder)
+    folder, chosen = runner.folder, runner.settings
+    done = folder.summary()
     if done is not None:
         return done
     histories = runner.learn(threads or len(os.sched_getaffinity(0)))
-    chosen = runner.settings
     for seed, failure in runner.failures.items():
-        where = runner.folder / "checkpoints"
-        print(f"failed: {failure.line(chosen.agent, seed)}; its last finite state is in {where}", file=sys.stderr)
-    return run_folder.write_results(
-        runner.folder, chosen, chosen.env, histories, runner.oracle, runner.failures, pictures
-    )
+        where = f"its last finite state is in {folder.checkpoints}"
+        print(f"failed: {failure.line(chosen.agent, seed)}; {where}", file=sys.stderr)
+    return folder.write_results(chosen, histories, runner.oracle, runner.failures, pictures)
 
 
 def run(
-    chosen: Settings, folder: pathlib.Path, *, threads: int = 0, checkpoint_epochs: int = 10, pictures: bool = True
-) -> dict[str, Any]:
+    chosen: Settings, folder: RunFolder, *, threads: int = 0, checkpoint_epochs: int = 10, pictures: bool = True
+) -> Summary:
     """Runs, or goes on with, the training that belongs in `folder`. Returns its summary.
 
     Args:

@@ -18,7 +18,8 @@ from absl import flags
 
 from launch.host import errors
 from launch.host.errors import InputError
-from launch.runs.summary import failures
+from launch.inputs.flags import define_agent, define_given_agent
+from launch.runs.folder import failures
 from launch.sweep import axes as sweep_axes
 from launch.sweep import collect as sweep_collect
 from launch.sweep import plan as sweep_plan
@@ -109,7 +110,7 @@ class Sweep:
             runs = sweep_collect.read_runs(plan, self.out / "units")
             each = [runs[point.name] for point in plan]
             every = [run for one in each for run in one]
-            reached = sum(run["steps_to_optimal"] is not None for run in every)
+            reached = sum(run.summary.steps_to_optimal is not None for run in every)
             whole = all(len(one) == len(point.settings.seeds) for one, point in zip(each, plan, strict=True))
             found.append((sweep_search.expected_running_time(each) if whole else None, reached, len(every)))
         return found
@@ -128,6 +129,11 @@ def _grids() -> tuple[tuple[sweep_axes.Grid, ...], dict[str, str]]:
     grids: tuple[sweep_axes.Grid, ...] = ()
     if _FILE.value:
         shared, grids = sweep_axes.from_file(pathlib.Path(_FILE.value))
+    every = [*axes, *(axis for grid in grids for axis in grid.axes)]
+    named = [value for axis in every if axis.name == "agent" for value in axis.values]
+    for agent in {*named, shared.get("agent", FLAGS.agent)}:
+        define_agent(agent)
+    if _FILE.value:
         sweep_plan.check_names(sorted(shared.keys() - set(SHARED)))
     # The command line goes before the file.
     return sweep_axes.combined(grids, axes), {name: text for name, text in shared.items() if not FLAGS[name].present}
@@ -219,4 +225,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, define_given_agent)

@@ -7,7 +7,7 @@ make the settings. If there are no others, the tasks themselves are compared.
 from __future__ import annotations
 
 import collections
-import csv
+import dataclasses
 import itertools
 import pathlib
 from collections.abc import Sequence
@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from hl_jax import comparison, statistics
-from launch.host.errors import InputError
-from launch.runs.summary import finished, whole_seeds
+from launch.host.records import as_data
+from launch.runs.folder import RunFolder
+from launch.runs.summary import SeedSummary
 from launch.sweep.axes import Assignment
 from launch.sweep.plan import Point
 
@@ -25,47 +26,41 @@ TASKS = ("scenario", "calibration", "users", "constraint", "knobs")
 CURVE_POINTS = 80
 SAME = "the same settings"
 
-Run = dict[str, Any]  # a seed's entry of summary.json, with its curve
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One finished seed."""
 
-def _curve(folder: pathlib.Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Regret of the greedy decision (%) against real steps, for each seed of a unit."""
-    rows: dict[int, list[tuple[float, float]]] = {}
-    try:
-        with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-            for line in csv.DictReader(file):
-                rows.setdefault(int(line["seed"]), []).append(
-                    (float(line["real_steps"]), float(line["regret_percent"]))
-                )
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"metrics.csv: expected a run's metrics, found {error!r} in {folder}") from error
-    return {seed: tuple(np.array(values).T) for seed, values in rows.items()}
+    summary: SeedSummary
+    steps: np.ndarray  # real steps after each epoch
+    regret: np.ndarray  # of the greedy decision there, %
 
 
 def read_runs(plan: Sequence[Point], folder: pathlib.Path) -> dict[str, list[Run]]:
     """Finished seeds of each point that are asked for, by the point's name; once, however many axes led there.
 
-    A seed that failed isn't one: it says nothing of how many steps a setting needs (`summary.failures` tells of it).
+    A seed that failed isn't one: it says nothing of how many steps a setting needs (`folder.failures` tells of it).
     """
     found: dict[str, list[Run]] = {}
     for point in plan:
         if point.name in found:
             continue
-        runs, asked = [], set(point.settings.seeds)
+        runs: list[Run] = []
+        asked = set(point.settings.seeds)
         for unit in point.units():
-            summary = finished(folder / unit.folder)
+            there = RunFolder(folder / unit.folder)
+            summary = there.summary()
             if summary is None:
                 continue
-            curves = _curve(folder / unit.folder)
-            whole = [seed for seed in whole_seeds(summary) if seed["seed"] in asked]
-            runs += [{**seed, "curve": curves[seed["seed"]]} for seed in whole]
-        found[point.name] = sorted(runs, key=lambda run: run["seed"])
+            curves = there.regrets()
+            runs += [Run(seed, *curves[seed.seed]) for seed in summary.whole if seed.seed in asked]
+        found[point.name] = sorted(runs, key=lambda run: run.summary.seed)
     return found
 
 
 def steps_of(runs: Sequence[Run]) -> np.ndarray:
     """Steps to optimal, infinite for a seed that never got there."""
-    return np.array([np.inf if run["steps_to_optimal"] is None else run["steps_to_optimal"] for run in runs], float)
+    return np.array([np.inf if (steps := run.summary.steps_to_optimal) is None else steps for run in runs], float)
 
 
 def split(assignment: Assignment, compared: Sequence[str]) -> tuple[Assignment, Assignment]:
@@ -116,16 +111,18 @@ def _cells(results: Results) -> list[dict[str, Any]]:
         runs = results.of(setting, task)
         if not runs:
             continue
-        budgets = [run["real_steps"] for run in runs]
+        budgets = [run.summary.real_steps for run in runs]
         rows.append(
             {
                 "setting": label(setting),
                 "task": label(task),
-                **statistics.summarize([run["steps_to_optimal"] for run in runs]),
+                **dataclasses.asdict(statistics.summarize([run.summary.steps_to_optimal for run in runs])),
                 "least_budget": min(budgets),
                 "most_budget": max(budgets),
-                "feasible": sum(run["feasible"] for run in runs),
-                "art_over_optimum": float(np.mean([run["art_ms"] / run["oracle_art_ms"] for run in runs])),
+                "feasible": sum(bool(run.summary.feasible) for run in runs),
+                "art_over_optimum": float(
+                    np.mean([ours / least for ours, least in (run.summary.times for run in runs)])
+                ),
             }
         )
     return rows
@@ -259,10 +256,10 @@ def _on(grid: np.ndarray, steps: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def curve(runs: Sequence[Run]) -> dict[str, list[float]]:
     """Regret against real steps over all runs: median and middle half, where all of them are still learning."""
-    start = max(run["curve"][0][0] for run in runs)
-    end = max(min(run["curve"][0][-1] for run in runs), start + 1.0)
+    start = max(run.steps[0] for run in runs)
+    end = max(min(run.steps[-1] for run in runs), start + 1.0)
     grid = np.unique(np.round(np.geomspace(max(start, 1.0), end, CURVE_POINTS)))
-    columns = np.stack([_on(grid, *run["curve"]) for run in runs])
+    columns = np.stack([_on(grid, run.steps, run.regret) for run in runs])
     grid, columns = grid[~np.isnan(columns).any(axis=0)], columns[:, ~np.isnan(columns).any(axis=0)]
     low, middle, high = np.percentile(columns, [25, 50, 75], axis=0)
     named = {"steps": grid, "median": middle, "low": low, "high": high}
@@ -290,7 +287,7 @@ def _line(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "name": name,
         "runs": len(runs),
         "reached": done.tolist(),
-        "budget": max(run["real_steps"] for run in runs),
+        "budget": max(run.summary.real_steps for run in runs),
         "curve": curve(runs),
     }
 
@@ -319,7 +316,7 @@ def build(plan: Sequence[Point], folder: pathlib.Path, compare: bool = True) -> 
         "panels": panels(results),
         "runs": [
             {"setting": label(setting), "task": label(task), "point": results.names[label(setting), label(task)]}
-            | {name: value for name, value in run.items() if name not in ("curve", "decision")}
+            | {name: value for name, value in as_data(run.summary).items() if name not in ("decision", "measured")}
             for setting, task in itertools.product(results.settings, results.tasks)
             for run in results.of(setting, task)
         ],

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from absl import flags
 
+from hl_jax import training
 from launch.host.errors import InputError
 from launch.inputs import agents
 from launch.inputs.flags import HOW_TO_RUN, own_flags, settings
@@ -130,8 +131,7 @@ def point(assignment: Assignment) -> Point:
             found = settings()
             # Written one way, so that 85, 85.0 and what the scenario says itself are one point.
             found = dataclasses.replace(found, constraint=f"{found.scenario.constraint:g}")
-        agents.make_agent(found.agent, found.config, found.scenario)
-        agents.make_params(found.config, found.scenario)
+        training.params_for(agents.make_agent(found.agent, found.config, found.scenario), found.scenario)
     except InputError as error:
         where = ", ".join(f"{name}={value}" for name, value in assignment.items())
         raise InputError(f"{error} (of the sweep's point {where}; nothing was run)") from error

@@ -12,7 +12,7 @@ from launch.host import files, provenance
 from launch.host.files import write_atomically
 from launch.report import html as report_html
 from launch.report import markdown as report_markdown
-from launch.runs.summary import finished
+from launch.runs.folder import RunFolder
 from launch.sweep import collect as sweep_collect
 from launch.sweep import figures as sweep_figures
 from launch.sweep import page as sweep_document
@@ -60,7 +60,7 @@ def build(
             "versions": provenance.versions(),
             "machine": provenance.machine(),
             "units": len(work),
-            "finished": sum(finished(out / "units" / unit.folder) is not None for unit in work),
+            "finished": sum(RunFolder(out / "units" / unit.folder).finished for unit in work),
             "failed": dict(failed),
             "wall_s": sum(one.get("wall_s", 0.0) for one in made),
             "peak_memory_gib": log["peak_memory_gib"],

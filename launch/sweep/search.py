@@ -118,7 +118,7 @@ def expected_running_time(tasks: Sequence[Sequence[Run]]) -> float:
     logs = []
     for runs in tasks:
         steps = steps_of(runs)
-        spent = np.where(np.isfinite(steps), steps, [run["real_steps"] for run in runs])
+        spent = np.where(np.isfinite(steps), steps, [run.summary.real_steps for run in runs])
         reached = int(np.isfinite(steps).sum())
         if not reached:
             return math.inf

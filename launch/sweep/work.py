@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from launch.host import files, provenance
 from launch.host.errors import InputError
 from launch.host.progress import Progress
-from launch.runs.summary import finished
+from launch.runs.folder import RunFolder
 from launch.sweep.executors import local as sweep_local
 from launch.sweep.executors.worker import Reply, peak_memory_gib
 from launch.sweep.plan import Unit
@@ -58,7 +58,7 @@ class Log:
 
 def unfinished(plan: Sequence[Unit], out: pathlib.Path) -> list[Unit]:
     """The units that have no summary yet."""
-    return [unit for unit in plan if finished(out / "units" / unit.folder) is None]
+    return [unit for unit in plan if not RunFolder(out / "units" / unit.folder).finished]
 
 
 def run_units(plan: Sequence[Unit], out: pathlib.Path, slots: Sequence[sweep_local.Slot]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from edge_cloud.client import Fleet
 from edge_cloud.inventory import RESERVED, Emulation, Inventory, NodeSpec
 from edge_cloud.node import Links, Node
 from hl_jax import simulator
-from hl_jax.penalty import straight_penalty
+from hl_jax.objective import straight_penalty
 from hl_jax.scenario import Scenario
 from launch.fleet import model_files
 from launch.fleet.testbed import with_ports

@@ -18,7 +18,7 @@ import pytest
 
 from edge_cloud import inventory as inventories
 from edge_cloud.rpc import CallError
-from hl_jax.agents.factored import FactoredConfig
+from hl_jax.agents.factored.config import FactoredConfig
 from hl_jax.agents.stepped import Stepped, host_world
 from hl_jax.agents.world import Run, Totals
 from launch.fleet import adapter

@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from edge_cloud import inventory as inventories
-from hl_jax import oracle, simulator
-from hl_jax.agents import q_learning
-from hl_jax.agents.q_learning import QLearningConfig
+from hl_jax import simulator
+from hl_jax.agents.q_learning import agent as q_learning
+from hl_jax.agents.q_learning.config import QLearningConfig
+from hl_jax.optimum import oracle
 from hl_jax.simulator import Orchestration
 from launch.host.errors import InputError, RunError
 from launch.inputs import agents, scenario_files

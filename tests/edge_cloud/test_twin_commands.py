@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from edge_cloud import inventory as inventories
-from hl_jax import candidates, oracle, simulator, twin
+from hl_jax import simulator
+from hl_jax.fitting import twin
+from hl_jax.optimum import candidates, oracle
 from launch.fleet import profile as fleet_profile
 from launch.inputs import scenario_files
 from tests.edge_cloud import fleets

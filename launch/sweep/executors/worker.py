@@ -1,4 +1,4 @@
-"""A sweep's worker process: `python -m launch.sweep_worker`, started by `launch.sweep_local`, trains unit after unit.
+"""A sweep's worker process, started by `executors.local` as a module of its own: trains unit after unit.
 
 It stays alive over many units, so that JAX starts and programs compile once. Pickled tasks come through standard input
 and replies leave through standard output; when the input ends, so does the worker: a sweep that dies leaves none.
@@ -23,8 +23,8 @@ from typing import Any, BinaryIO
 from launch.host.errors import InputError
 from launch.host.runtime import use_compilation_cache
 from launch.inputs.settings import Settings
-from launch.runs import unit as units
-from launch.runs.summary import failed_seeds
+from launch.runs import unit
+from launch.runs.folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +63,11 @@ def work(task: Task) -> Reply:
         with (folder.parent / f".{folder.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             every = task.checkpoint_epochs
-            summary = units.run(task.settings, folder, threads=1, checkpoint_epochs=every, pictures=False)
-            error = "; ".join(failed_seeds(summary))
+            run = RunFolder(folder)
+            summary = unit.run(task.settings, run, threads=1, checkpoint_epochs=every, pictures=False)
+            error = "; ".join(summary.failures)
             if not task.keep_checkpoints and not error:
-                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+                shutil.rmtree(run.checkpoints, ignore_errors=True)
     except InputError as problem:
         error = str(problem)
     except Exception as problem:  # noqa: BLE001 -- whatever it is, the other units must go on

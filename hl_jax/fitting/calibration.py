@@ -15,10 +15,13 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import optimize
 
-from hl_jax.scenario import CLOUD, EDGE, ModelPool, Timing
+from hl_jax.choices import choice_count, choice_labels, node_choices, per_choice
+from hl_jax.objective import meets
+from hl_jax.scenario import ModelPool, Timing
 
 FLOAT = np.float64
 MODELS = 8  # of Table III; the pool must have them in its order
+CHOICES = choice_count(MODELS)
 LINE = (2, 3)  # d0 and d1 lie on the line through these FP32 models' times, in million MACs
 INTERPOLATED = (0, 1)  # d1 is in no row; the rows can't tell d0 from d4, edge and cloud together
 ORDERED = ((0, 1), (1, 2), (2, 3), (4, 5), (5, 6), (6, 7))  # the first has more MACs, so it isn't faster
@@ -28,7 +31,6 @@ PARAMETERS = ("d2", "d3", "d4", "d5", "d6", "d7", "edge", "cloud", "weak_device"
 TIE_TOLERANCE = 0.002
 MARGIN = 1e-6  # relative, for what rounding the result to `DECIMALS` may add
 DECIMALS = 4  # of the times handed back, ms
-ACCURACY_ROUNDING = 1e-3  # percentage points, as in `simulator.meets_constraint`
 _SMALLEST_MS = 1.0
 _SOLVER_NOISE_MS = 1e-7
 _ROUNDS = 200
@@ -47,8 +49,8 @@ class Row:
     trusted: bool = True  # False where the row contradicts itself: fitted, but not required to be optimal
 
     def __post_init__(self) -> None:
-        if not self.decision or not all(0 <= choice < MODELS + 2 for choice in self.decision):
-            raise ValueError(f"{self.label}: expected choices in 0..{MODELS + 1}, found {self.decision}")
+        if not self.decision or not all(0 <= choice < CHOICES for choice in self.decision):
+            raise ValueError(f"{self.label}: expected choices in 0..{CHOICES - 1}, found {self.decision}")
         if len(self.weak_devices) != len(self.decision):
             raise ValueError(f"{self.label}: expected {len(self.decision)} links, found {len(self.weak_devices)}")
         if not self.art_ms > 0.0:
@@ -135,8 +137,8 @@ def _choice_matrix(pool: ModelPool) -> np.ndarray:
     """Time of each choice alone as a linear function of the parameters. Shape [C, P]."""
     macs = pool.million_macs
     first, second = LINE
-    matrix = np.zeros((MODELS + 2, len(PARAMETERS)), FLOAT)
-    fitted = [index for index in range(MODELS + 2) if index not in INTERPOLATED]
+    matrix = np.zeros((CHOICES, len(PARAMETERS)), FLOAT)
+    fitted = [index for index in range(CHOICES) if index not in INTERPOLATED]
     for column, index in enumerate(fitted):
         matrix[index, column] = 1.0
     for index in INTERPOLATED:
@@ -165,19 +167,19 @@ def _multisets(users: int) -> np.ndarray:
 
     Which device takes which choice doesn't change the ART: a weak link costs the same wherever the task runs.
     """
-    chosen = np.array(list(itertools.combinations_with_replacement(range(MODELS + 2), users)))
-    return (chosen[:, :, None] == np.arange(MODELS + 2)).sum(axis=1)
+    chosen = np.array(list(itertools.combinations_with_replacement(range(CHOICES), users)))
+    return (chosen[:, :, None] == np.arange(CHOICES)).sum(axis=1)
 
 
 def _system(rows: Sequence[Row], pool: ModelPool, share_ms: tuple[float, float]) -> _System:
     users = len(rows[0].decision)
     choice, counts = _choice_matrix(pool), _multisets(users)
-    accuracy = counts @ np.array([*pool.accuracy, pool.accuracy[0], pool.accuracy[0]]) / users
-    own = [_average(row, np.bincount(row.decision, minlength=MODELS + 2)[None], choice, share_ms) for row in rows]
+    accuracy = counts @ np.array(per_choice(pool.accuracy)) / users
+    own = [_average(row, np.bincount(row.decision, minlength=CHOICES)[None], choice, share_ms) for row in rows]
     return _System(
         choice=choice,
         counts=counts,
-        feasible=np.stack([accuracy >= row.constraint - ACCURACY_ROUNDING for row in rows]),
+        feasible=np.stack([meets(accuracy, row.constraint) for row in rows]),
         alternatives=tuple(_average(row, counts, choice, share_ms) for row in rows),
         matrix=np.concatenate([matrix for matrix, _ in own]),
         offset=np.concatenate([offset for _, offset in own]),
@@ -201,13 +203,8 @@ def _physical(choice: np.ndarray) -> tuple[list[np.ndarray], list[float], list[s
     return matrix, bound, ["a positive time"] * len(choice) + ["an extra >= 0"] * 3 + ["order by MACs"] * len(ORDERED)
 
 
-def choice_labels(pool: ModelPool) -> tuple[str, ...]:
-    """Names of the C choices as Table V writes them: `d4/L`, …, `d0/E`, `d0/C`."""
-    return (*(f"{name}/L" for name in pool.names), f"{pool.names[0]}/{EDGE}", f"{pool.names[0]}/{CLOUD}")
-
-
 def _describe(row: Row, counts: np.ndarray, pool: ModelPool) -> str:
-    chosen = zip(choice_labels(pool), counts, strict=True)
+    chosen = zip(choice_labels(pool.names), counts, strict=True)
     return f"{row.label}: " + " ".join(label for label, count in chosen for _ in range(count))
 
 
@@ -242,7 +239,7 @@ def _least_share(
     rows: Sequence[Row], system: _System, parameters: np.ndarray, tie_tolerance: float, node: int, share_ms: float
 ) -> float:
     """Least share of a node (0 edge, 1 cloud) that keeps the trusted decisions optimal, the other's as assumed, ms."""
-    tasks = system.counts[:, MODELS + node]
+    tasks = system.counts[:, node_choices(MODELS)[node]]
     pairs = tasks * (tasks - 1)
     least = 0.0
     for index, row in enumerate(rows):

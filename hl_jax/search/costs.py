@@ -12,10 +12,12 @@ import dataclasses
 import chex
 import jax.numpy as jnp
 
+from hl_jax.choices import choice_count, node_tasks
+from hl_jax.objective import ROUNDING
+
 BIG = 1e12  # stands for an impossible cost, so that 0 * BIG is 0 and no infinity meets another
 UNITS = 10_000  # accuracies are summed as integers of 1e-4 percentage points: exact, whatever the order
 NOTHING = -1  # in place of a choice, where nothing is possible
-ROUNDING = 1e-3  # percentage points by which a mean accuracy may miss the constraint, as the simulator has it
 
 
 @chex.dataclass(frozen=True)
@@ -47,7 +49,7 @@ def check(costs: Costs) -> tuple[int, int]:
     chex.assert_rank([costs.local, costs.edge, costs.accuracy], [2, 2, 1])
     users, models = costs.local.shape
     chex.assert_shape([costs.edge, costs.cloud], (users, users + 1))
-    chex.assert_shape(costs.accuracy, (models + 2,))
+    chex.assert_shape(costs.accuracy, (choice_count(models),))
     chex.assert_shape(costs.constraint, ())
     return users, models
 
@@ -94,7 +96,7 @@ def mean_response_ms(costs: Costs, action: chex.Array) -> chex.Array:
     """Mean response time of one joint action ([N] int32), ms."""
     users, models = check(costs)
     chex.assert_shape(action, (users,))
-    edge = costs.edge[:, jnp.sum(action == models)]
-    cloud = costs.cloud[:, jnp.sum(action == models + 1)]
-    table = jnp.concatenate([costs.local, edge[:, None], cloud[:, None]], axis=1)
+    at_edge, at_cloud = node_tasks(action, models)
+    offloaded = [costs.edge[:, at_edge][:, None], costs.cloud[:, at_cloud][:, None]]
+    table = jnp.concatenate([costs.local, *offloaded], axis=1)
     return jnp.mean(jnp.take_along_axis(table, action[:, None], axis=1)[:, 0])

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hl_jax.search import Separable
+from hl_jax.search.joint import Separable
 
 # A small start lets the hidden units turn to the few hinges that the cost has (contention, the penalty). From the
 # usual start they stay near random directions and 1,000 steps are learned by heart, with errors of 100 ms beside them.

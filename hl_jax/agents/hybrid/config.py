@@ -1,32 +1,12 @@
-"""Every constant of Algorithm 1, with its default and the reason for it; `launch/inputs/flags.py` makes each a flag."""
+"""Every constant of Algorithm 1, with its default and the reason for it."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
-
-def option(default: Any, why: str, **limits: Any) -> Any:
-    """A configuration field: `why` is its flag's help, `limits` may hold low, high, choices, power_of_two."""
-    return dataclasses.field(default=default, metadata={"help": why, **limits})
-
-
-def check_options(config: Any) -> None:
-    """Checks every field made by `option` against its limits.
-
-    Raises:
-      ValueError: naming the field, what was expected and what was found.
-    """
-    for field in dataclasses.fields(config):
-        value, limits = getattr(config, field.name), field.metadata
-        if "choices" in limits and value not in limits["choices"]:
-            raise ValueError(f"--{field.name}: expected one of {', '.join(limits['choices'])}, found {value!r}")
-        low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
-        if isinstance(value, (int, float)) and not low <= value <= high:
-            raise ValueError(f"--{field.name}: expected a value in [{low:g}, {high:g}], found {value!r}")
-        if limits.get("power_of_two") and value & (value - 1):
-            raise ValueError(f"--{field.name}: expected a power of two, found {value!r}")
+from hl_jax.agents.options import check_options, option, retuned
+from hl_jax.objective import PENALTY_FACTOR
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +50,31 @@ class HybridConfig:
     beta_start: float = option(0.4, "importance correction in the first epoch; rises to 1", low=0.0, high=1.0)
     cost_scale_ms: float = option(100.0, "costs are divided by this before a network sees them", low=1e-3)
     penalty_factor: float = option(
-        2.0, "penalty of a broken constraint, in the least that never pays (hl_jax/penalty.py)", low=1.0
+        PENALTY_FACTOR, "penalty of a broken constraint, in the least that never pays (hl_jax/objective.py)", low=1.0
     )
 
     def __post_init__(self) -> None:
         check_options(self)
         alpha_at(self.alpha_schedule, 1, self.epochs)
+
+
+@dataclasses.dataclass(frozen=True)
+class DqnConfig(HybridConfig):
+    """Direct RL alone, learning after each step.
+
+    Of the two best settings in data/results/tuning the one that stays the better at five users. All that was searched
+    is written out, so that it doesn't follow `HybridConfig`.
+    """
+
+    epochs: int = retuned(HybridConfig, "epochs", 200)
+    direct_sessions: int = retuned(HybridConfig, "direct_sessions", 100)
+    direct_steps: int = retuned(HybridConfig, "direct_steps", 1)
+    direct_updates: int = retuned(HybridConfig, "direct_updates", 10)
+    gamma: float = retuned(HybridConfig, "gamma", 0.0)
+    q_learning_rate: float = retuned(HybridConfig, "q_learning_rate", 3.6e-3)
+    epsilon_end: float = retuned(HybridConfig, "epsilon_end", 0.05)
+    priority_exponent: float = retuned(HybridConfig, "priority_exponent", 0.2)
+    penalty_factor: float = retuned(HybridConfig, "penalty_factor", 1.2)
 
 
 def alpha_at(schedule: str, epoch: int, epochs: int) -> float:

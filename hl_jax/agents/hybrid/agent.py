@@ -13,10 +13,11 @@ from typing import Any
 import chex
 import jax.numpy as jnp
 
-from hl_jax import search
-from hl_jax.agents.config import HybridConfig, alpha_at
-from hl_jax.agents.learner import AgentState, EpochPlan, Learner
-from hl_jax.agents.world import Run, Totals, World, real_step
+from hl_jax.agents.hybrid.config import DqnConfig, HybridConfig, alpha_at
+from hl_jax.agents.hybrid.learner import AgentState, EpochPlan, Learner
+from hl_jax.agents.world import Penalised, Run, Totals, World, observed_levels, real_step
+from hl_jax.choices import MOST_JOINT_ACTIONS, joint_actions
+from hl_jax.scenario import Scenario
 
 
 def schedule(config: HybridConfig, epoch: int) -> EpochPlan:
@@ -89,7 +90,7 @@ def planning(learner: Learner, world: World, run: Run, plan: EpochPlan) -> tuple
 
 
 @dataclasses.dataclass(frozen=True)
-class Hybrid:
+class Hybrid(Penalised):
     """Algorithm 1 as an `Agent`; without `plans` it is Direct RL alone, with alpha 0."""
 
     learner: Learner
@@ -98,6 +99,10 @@ class Hybrid:
     @property
     def epochs(self) -> int:
         return self.learner.config.epochs
+
+    @property
+    def penalty_factor(self) -> float:
+        return self.learner.config.penalty_factor
 
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> AgentState:
         return self.learner.init(key, obs)
@@ -119,14 +124,28 @@ class Hybrid:
         return self.learner.joint(self.learner.greedy(state.q_params, obs))
 
 
-def make(config: HybridConfig, users: int, choices: int, levels: tuple[int, ...], plans: bool = True) -> Hybrid:
+def sized(config: HybridConfig, users: int, choices: int, levels: tuple[int, ...], plans: bool = True) -> Hybrid:
     """The agent for `users` devices of `choices` each, observed in `levels` discrete values.
 
     Raises:
       ValueError: if the joint actions are too many to search one by one.
     """
-    actions = search.joint_actions(users, choices)
-    if actions > search.MOST_JOINT_ACTIONS:
-        expected = f"at most {search.MOST_JOINT_ACTIONS} joint actions (choices ** users)"
+    actions = joint_actions(users, choices)
+    if actions > MOST_JOINT_ACTIONS:
+        expected = f"at most {MOST_JOINT_ACTIONS} joint actions (choices ** users)"
         raise ValueError(f"--users: expected {expected} for this agent, found {choices} ** {users} = {actions}")
     return Hybrid(learner=Learner(config=config, users=users, choices=choices, levels=levels), plans=plans)
+
+
+def make(config: HybridConfig, scenario: Scenario) -> Hybrid:
+    """Algorithm 1 for a scenario's devices and choices.
+
+    Raises:
+      ValueError: if the joint actions are too many to search one by one.
+    """
+    return sized(config, scenario.users, scenario.choices, observed_levels(scenario))
+
+
+def make_direct(config: DqnConfig, scenario: Scenario) -> Hybrid:
+    """Direct RL alone, the same way."""
+    return sized(config, scenario.users, scenario.choices, observed_levels(scenario), plans=False)

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hl_jax import search
-from hl_jax.agents import minima
-from hl_jax.agents.config import HybridConfig
-from hl_jax.networks import JointValue, SystemModel, features_of, obs_of
+from hl_jax.agents.hybrid import minima
+from hl_jax.agents.hybrid.config import HybridConfig
+from hl_jax.agents.hybrid.networks import JointValue, SystemModel, features_of, obs_of
+from hl_jax.choices import decode, joint_actions
 from hl_jax.replay import buffers
+from hl_jax.search import joint
 
 ADAM = optax.scale_by_adam()
 
@@ -91,7 +92,7 @@ class Learner:
             model_optimizer=ADAM.init(model_params),
             direct=buffers.init_prioritized(config.direct_capacity, components),
             world=buffers.init_ring(config.world_capacity, components),
-            plan=buffers.init_keyed(config.plan_capacity, components, search.joint_actions(self.users, self.choices)),
+            plan=buffers.init_keyed(config.plan_capacity, components, joint_actions(self.users, self.choices)),
             minima=minima.init(components),
             real_steps=jnp.int32(0),
             model_steps=jnp.int32(0),
@@ -99,25 +100,25 @@ class Learner:
 
     def joint(self, action: chex.Array) -> chex.Array:
         """The joint action [N] of an index."""
-        return search.decode(action, self.users, self.choices)
+        return decode(action, self.users, self.choices)
 
     # -- Direct RL ------------------------------------------------------------------------------------------------
 
     def q_values(self, params: Any, obs: chex.Array) -> chex.Array:
         """Q of every joint action in one state. [F] -> [A]."""
         separable = self.q_network.apply(params, features_of(obs, self.levels), method="separable")
-        return search.joint_values(separable)
+        return joint.joint_values(separable)
 
     def greedy(self, params: Any, obs: chex.Array) -> chex.Array:
         """Line 10: the joint action (index) of least Q."""
-        return search.best(self.q_values(params, obs))[0]
+        return joint.best(self.q_values(params, obs))[0]
 
     def act(self, agent: AgentState, epsilon: chex.Array) -> tuple[AgentState, chex.Array]:
         """Lines 9 and 10: epsilon-greedy joint action (index)."""
         key, explore_key, action_key = jax.random.split(agent.key, 3)
         explore = jax.random.uniform(explore_key) < epsilon
         # Drawn outside the branch: `vmap` turns the branches into a select, whose key would count as used twice.
-        drawn = jax.random.randint(action_key, (), 0, search.joint_actions(self.users, self.choices))
+        drawn = jax.random.randint(action_key, (), 0, joint_actions(self.users, self.choices))
         action = jax.lax.cond(explore, lambda: drawn, lambda: self.greedy(agent.q_params, agent.obs))
         return agent.replace(key=key), action
 
@@ -143,7 +144,7 @@ class Learner:
         )
 
     def _target_minimum(self, params: Any, obs: chex.Array) -> chex.Array:
-        return search.best(self.q_values(params, obs))[1]
+        return joint.best(self.q_values(params, obs))[1]
 
     def _learn(
         self, agent: AgentState, buffer: buffers.Prioritized, plan: EpochPlan
@@ -214,7 +215,7 @@ class Learner:
     def model_values(self, agent: AgentState, obs: chex.Array) -> chex.Array:
         """Predicted cost of every joint action in one state. [F] -> [A]."""
         separable = self.model.apply(agent.model_params, features_of(obs, self.levels), method="separable")
-        return search.joint_values(separable)
+        return joint.joint_values(separable)
 
     def imagine(self, agent: AgentState, obs: chex.Array, action: chex.Array) -> tuple[chex.Array, chex.Array]:
         """Line 25: predicted cost (ms) and next state ([F] int8) of one joint action (index)."""
@@ -227,7 +228,7 @@ class Learner:
     def suggest(self, agent: AgentState, obs: chex.Array) -> tuple[AgentState, chex.Array, chex.Array]:
         """Lines 24 to 27: the K best joint actions ([K]; all if fewer), the imagined next state after the best."""
         values = self.model_values(agent, obs)
-        actions, _ = search.k_best(values, min(self.config.k_best, values.shape[0]))
+        actions, _ = joint.k_best(values, min(self.config.k_best, values.shape[0]))
         _, following = self.imagine(agent, obs, actions[0])
         return agent.replace(model_steps=agent.model_steps + 1), actions, following
 

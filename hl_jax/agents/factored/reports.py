@@ -11,8 +11,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from hl_jax.agents import factored_linear, factored_model
-from hl_jax.agents.factored_model import Posterior, Reports
+from hl_jax.agents.factored import linear as factored_linear
+from hl_jax.agents.factored import model as factored_model
+from hl_jax.agents.factored.model import Posterior, Reports
 
 LOCAL, EDGE, CLOUD = 0, 1, 2  # kinds of task
 

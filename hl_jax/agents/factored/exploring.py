@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax.agents import factored_model
-from hl_jax.agents.factored_model import Posterior, ResponseModel, Situation
+from hl_jax.agents.factored import model as factored_model
+from hl_jax.agents.factored.model import Posterior, ResponseModel, Situation
+from hl_jax.choices import local_models, node_choices
 
 LEARNING = 30.0  # costs of the best joint action that may be lent to learning from nothing
 AFRESH = 3.0  # the same after a change, when a part of what is known holds no more
@@ -68,6 +69,30 @@ def affordable(account: Account, excess: chex.Array, look: chex.Array) -> chex.A
     return ((account.credit >= 0.0) & (within | (look & ~learning(account)))) | (excess <= SAME)
 
 
+def _unsure(key: chex.PRNGKey, model: ResponseModel, posterior: Posterior, situation: Situation) -> chex.Array:
+    """Standard deviation of the logarithm of each time, the largest of all tenable hypotheses'. [N, P].
+
+    The key is consumed.
+    """
+
+    def spread(key: chex.PRNGKey, hypothesis: Posterior) -> chex.Array:
+        drawn = factored_model.sample(key, hypothesis, MODELS_DRAWN)
+        return jnp.std(jnp.log(jax.vmap(lambda weights: model.times(weights[None, :], situation))(drawn)), axis=0)
+
+    keys = jax.random.split(key, posterior.evidence.shape[0])
+    spreads = jax.vmap(spread)(keys, posterior)  # [X, N, P]
+    return jnp.max(jnp.where(factored_model.tenable(posterior)[:, None, None], spreads, 0.0), axis=0)
+
+
+def _rival(times: chex.Array, accuracy: tuple[float, ...], users: int) -> chex.Array:
+    """Of each place's time ([N, P]) the least of another local model at least as accurate. [N, P]."""
+    models = local_models(len(accuracy))
+    kinds = np.concatenate([np.arange(models), *(np.full(users + 1, choice) for choice in node_choices(models))])
+    known = np.array(accuracy)
+    rivals = (known[None, :models] >= known[kinds][:, None]) & (np.arange(models)[None, :] != kinds[:, None])
+    return jnp.min(jnp.where(rivals[None], times[:, None, :models], jnp.inf), axis=2)
+
+
 def worth(
     key: chex.PRNGKey,
     model: ResponseModel,
@@ -93,27 +118,14 @@ def worth(
       everyone: [] bool, whether to ask all devices.
     """
     draw_key, half_key, device_key = jax.random.split(key, 3)
-    users, models, rows = model.users, model.models, model.users + 1
-
-    def times_under(weights: chex.Array) -> chex.Array:
-        return model.times(weights[None, :], situation)
-
-    def spread_under(key: chex.PRNGKey, hypothesis: Posterior) -> chex.Array:
-        drawn = factored_model.sample(key, hypothesis, MODELS_DRAWN)
-        return jnp.std(jnp.log(jax.vmap(times_under)(drawn)), axis=0)
-
     likeliest = factored_model.likeliest(posterior)
-    times = times_under(likeliest.mean)
-    keys = jax.random.split(draw_key, posterior.evidence.shape[0])
-    spreads = jax.vmap(spread_under)(keys, posterior)  # [X, N, P]
-    unsure = jnp.max(jnp.where(factored_model.tenable(posterior)[:, None, None], spreads, 0.0), axis=0)
-    kinds = np.concatenate([np.arange(models), np.full(rows, models), np.full(rows, models + 1)])
-    known = np.array(accuracy)
-    rivals = (known[None, :models] >= known[kinds][:, None]) & (np.arange(models)[None, :] != kinds[:, None])
-    rival = jnp.min(jnp.where(rivals[None], times[:, None, :models], jnp.inf), axis=2)
+    times = model.times(likeliest.mean[None, :], situation)
+    unsure = _unsure(draw_key, model, posterior, situation)
+    rival = _rival(times, accuracy, model.users)
     useful = (times * jnp.exp(-2.0 * unsure) < rival) & (unsure > jnp.maximum(unsure_above, 0.5 * likeliest.noise))
     half = jax.random.bernoulli(half_key, 0.5, times.shape)
-    one = jnp.arange(users)[:, None] == jax.random.randint(device_key, (), 0, users)
-    tasks = np.maximum(np.concatenate([np.ones(models), np.arange(rows), np.arange(rows)]), 1.0)
+    one = jnp.arange(model.users)[:, None] == jax.random.randint(device_key, (), 0, model.users)
+    counts = np.arange(model.users + 1)
+    tasks = np.maximum(np.concatenate([np.ones(model.models), counts, counts]), 1.0)
     asked = useful & jnp.where(everyone, half, one)
     return jnp.where(asked, jnp.log1p((unsure / likeliest.noise) ** 2), 0.0) / tasks[None, :]

@@ -14,11 +14,12 @@ import chex
 import jax
 import numpy as np
 
-from hl_jax import milp, simulator
+from hl_jax import simulator
+from hl_jax.choices import MOST_JOINT_ACTIONS
+from hl_jax.optimum import milp
 from hl_jax.scenario import Scenario
 
 MOST_USERS = 5  # whose joint actions `optimum` enumerates
-MAX_JOINT_ACTIONS = 10**7
 CHUNK = 10**5  # joint actions evaluated at once, at most
 PROVEN = 1e-4  # relative gap to its lower bound that the optimum of a large fleet may have
 TIE_TOLERANCE = 1e-6  # relative difference of ART up to which joint actions are equally good
@@ -57,12 +58,12 @@ def brute_force(
       tie_tolerance: relative difference of ART up to which a joint action counts as optimal too.
 
     Raises:
-      ValueError: if there are more than `MAX_JOINT_ACTIONS` joint actions, or none meets the constraint.
+      ValueError: if there are more than `MOST_JOINT_ACTIONS` joint actions, or none meets the constraint.
     """
     users, choices = params.local_ms.shape[0], params.accuracy.shape[0]
-    if choices**users > MAX_JOINT_ACTIONS:
+    if choices**users > MOST_JOINT_ACTIONS:
         raise ValueError(
-            f"users: expected at most {MAX_JOINT_ACTIONS:,} joint actions for brute force, "
+            f"users: expected at most {MOST_JOINT_ACTIONS:,} joint actions for brute force, "
             f"found {choices}^{users} ({users} devices with {choices} choices each)"
         )
     conditions = params.start if conditions is None else conditions
@@ -105,7 +106,7 @@ def optimum(params: simulator.EnvParams, conditions: simulator.Conditions | None
       ValueError: if no joint action meets the constraint, or `milp` proves none optimal in time.
     """
     users, choices = params.local_ms.shape[0], params.accuracy.shape[0]
-    if users <= MOST_USERS and choices**users <= MAX_JOINT_ACTIONS:
+    if users <= MOST_USERS and choices**users <= MOST_JOINT_ACTIONS:
         return brute_force(params, conditions)
     found = milp.optimum(params, conditions)
     if found.bound_ms < found.art_ms * (1.0 - PROVEN):

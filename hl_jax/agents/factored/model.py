@@ -23,7 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax.agents import factored_linear as linear
+from hl_jax.agents.factored import linear
+from hl_jax.choices import edge_choice, node_tasks
 
 LEVEL_TOP = 8.0  # Table II: a node's CPU level is 0..8
 LOCAL, REMOTE = 0, 1
@@ -212,8 +213,8 @@ class ResponseModel:
 
     def place_of(self, action: chex.Array) -> chex.Array:
         """Where each task of a joint action runs, as an index of `places`. [N] -> [N]."""
-        edge, cloud = jnp.sum(action == self.models), jnp.sum(action == self.models + 1)
-        remote = jnp.where(action == self.models, self.models + edge, self.models + self.users + 1 + cloud)
+        edge, cloud = node_tasks(action, self.models)
+        remote = jnp.where(action == edge_choice(self.models), self.models + edge, self.models + self.users + 1 + cloud)
         return jnp.where(action < self.models, action, remote)
 
     def features(self, situation: Situation, action: chex.Array) -> tuple[chex.Array, chex.Array]:

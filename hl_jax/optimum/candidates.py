@@ -8,7 +8,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from hl_jax import search, simulator
+from hl_jax import simulator
+from hl_jax.choices import MOST_JOINT_ACTIONS, joint_actions
 from hl_jax.scenario import Scenario
 
 
@@ -31,9 +32,9 @@ def best_candidates(scenario: Scenario, count: int) -> list[tuple[tuple[int, ...
       ValueError: if there are too many joint actions to go through.
     """
     params, users, choices = simulator.make_params(scenario), scenario.users, scenario.choices
-    total = search.joint_actions(users, choices)
-    if total > search.MOST_JOINT_ACTIONS:
-        expected = f"at most {search.MOST_JOINT_ACTIONS} joint actions"
+    total = joint_actions(users, choices)
+    if total > MOST_JOINT_ACTIONS:
+        expected = f"at most {MOST_JOINT_ACTIONS} joint actions"
         raise ValueError(f"--users: expected {expected}, found {choices} ** {users}")
     actions = np.stack(np.unravel_index(np.arange(total), (choices,) * users), axis=1).astype(np.int32)
     response = jax.jit(jax.vmap(simulator.response_ms, in_axes=(None, None, 0)))(params, params.start, actions)

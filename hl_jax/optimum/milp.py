@@ -14,6 +14,8 @@ import numpy as np
 from scipy import optimize, sparse
 
 from hl_jax import simulator
+from hl_jax.choices import choice_count, node_choices, node_tasks
+from hl_jax.objective import ROUNDING
 
 ADDITIVE_TOLERANCE = 1e-5  # relative; a few float32 roundings
 
@@ -50,14 +52,14 @@ def probe(params: simulator.EnvParams, conditions: simulator.Conditions | None =
       ValueError: if offloaded tasks' times aren't a device's part plus a node's part, or nothing can be offloaded.
     """
     users, models = params.local_ms.shape
-    if params.accuracy.shape[0] != models + 2:
+    if params.accuracy.shape[0] != choice_count(models):
         raise ValueError(f"choices: expected {models} models, edge and cloud, found {params.accuracy.shape[0]} choices")
     conditions = params.start if conditions is None else conditions
     # On each node: each device alone; then for each n the first n devices, and the last n. The others compute locally.
     alone = np.eye(users, dtype=bool)
     first = np.arange(users)[None, :] < np.arange(1, users + 1)[:, None]
     joint = [np.full((users, models), np.arange(models)).T]
-    joint += [np.where(there, models + node, 0) for node in (0, 1) for there in (alone, first, first[:, ::-1])]
+    joint += [np.where(there, node, 0) for node in node_choices(models) for there in (alone, first, first[:, ::-1])]
     evaluate = jax.jit(jax.vmap(simulator.response_ms, in_axes=(None, None, 0)))
     times = np.asarray(evaluate(params, conditions, np.concatenate(joint).astype(np.int32)), np.float64)
     local, rest = times[:models].T, times[models:].reshape(2, 3, users, users)
@@ -93,7 +95,7 @@ def solve(program: Program, relative_gap: float = 1e-7, time_limit_s: float = 12
       ValueError: if no joint action meets the constraint, or none was found in time.
     """
     users, models = program.local.shape
-    choices = models + 2
+    choices = choice_count(models)
     counts = np.arange(users + 1)
     cost = np.concatenate([np.hstack([program.local, program.part]).reshape(-1), (counts * program.node).reshape(-1)])
     taken, occupied = users * choices, users + 1
@@ -104,7 +106,7 @@ def solve(program: Program, relative_gap: float = 1e-7, time_limit_s: float = 12
         one_count, tasks = np.zeros((1, taken + 2 * occupied)), np.zeros((1, taken + 2 * occupied))
         block = slice(taken + node * occupied, taken + (node + 1) * occupied)
         one_count[0, block] = 1.0
-        tasks[0, models + node : taken : choices] = 1.0
+        tasks[0, node_choices(models)[node] : taken : choices] = 1.0
         tasks[0, block] = -counts
         rows += [sparse.csr_matrix(one_count), sparse.csr_matrix(tasks)]
         low += [np.ones(1), np.zeros(1)]
@@ -112,8 +114,7 @@ def solve(program: Program, relative_gap: float = 1e-7, time_limit_s: float = 12
     met = np.zeros((1, taken + 2 * occupied))
     met[0, :taken] = np.tile(program.accuracy, users)
     rows.append(sparse.csr_matrix(met))
-    # The simulator's own rounding of the constraint; the rest covers the solver's tolerance.
-    low.append(np.array([users * (program.constraint - 1e-3)]))
+    low.append(np.array([users * (program.constraint - ROUNDING)]))
     high.append(np.array([np.inf]))
     result = optimize.milp(
         cost,
@@ -131,7 +132,7 @@ def solve(program: Program, relative_gap: float = 1e-7, time_limit_s: float = 12
         )
     decision = np.argmax(result.x[:taken].reshape(users, choices), axis=1)
     table = np.hstack([program.local, program.part])
-    there = [int(np.sum(decision == models + node)) for node in (0, 1)]
+    there = [int(count) for count in node_tasks(decision, models)]
     total = table[np.arange(users), decision].sum() + sum(n * program.node[node, n] for node, n in enumerate(there))
     return Solution(
         art_ms=float(total / users),

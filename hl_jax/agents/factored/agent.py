@@ -24,57 +24,21 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from hl_jax.agents import factored_exploring, factored_levels, factored_linear, factored_model, factored_reports
-from hl_jax.agents.config import check_options, option
-from hl_jax.agents.factored_model import Posterior, ResponseModel, Situation
+from hl_jax.agents.factored import exploring as factored_exploring
+from hl_jax.agents.factored import levels as factored_levels
+from hl_jax.agents.factored import linear as factored_linear
+from hl_jax.agents.factored import model as factored_model
+from hl_jax.agents.factored import reports as factored_reports
+from hl_jax.agents.factored.config import FactoredConfig
+from hl_jax.agents.factored.model import Posterior, ResponseModel, Situation
 from hl_jax.agents.world import Run, Totals, World, real_step
-from hl_jax.structured import search
-from hl_jax.structured.costs import Costs, Found, mean_response_ms
+from hl_jax.choices import local_models, node_tasks
+from hl_jax.objective import PENALTY_FACTOR
+from hl_jax.scenario import Scenario
+from hl_jax.search import structured
+from hl_jax.search.costs import Costs, Found, mean_response_ms
 
 UNKNOWN = 0.1  # standard deviation of a time's logarithm from which on it is as good as unknown
-
-
-@dataclasses.dataclass(frozen=True)
-class FactoredConfig:
-    """Constants of `factored`."""
-
-    epochs: int = option(60, "epochs of the run", low=1)
-    epoch_steps: int = option(1, "real steps between evaluations", low=1)
-    k_best: int = option(8, "K, best joint actions under a sampled model, of which the most telling is tried", low=1)
-    curiosity: float = option(
-        0.25,
-        "part of the steps that may look for what other constraints need or what may have changed",
-        low=0.0,
-        high=1.0,
-    )
-    looking_again: float = option(
-        0.004,
-        "part of the response time that exploring may cost on average once the first steps have taught: "
-        "an unused edge is looked at every 150 steps or so",
-        low=0.0,
-        high=1.0,
-    )
-    unsure_above: float = option(
-        0.03, "a time is unsure above this standard deviation of its logarithm (or half the noise)", low=0.0
-    )
-    memory: float = option(
-        512.0, "real steps after which a report counts 1/e as much; what changes slowly is followed so fast", low=1.0
-    )
-    recent: int = option(
-        160, "latest reports that the model is linearised for anew at each step; earlier ones are summed up", low=1
-    )
-    caution: float = option(
-        1.5,
-        "standard deviations of its logarithm by which the policy takes a time to be longer, once learning is over",
-        low=0.0,
-    )
-    surprise: float = option(
-        6.0, "standard deviations from the prediction at which older reports of that node are dropped", low=0.0
-    )
-    least_change: float = option(0.2, "log of the change below which nothing is dropped, however certain", low=0.0)
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
 
 @chex.dataclass(frozen=True)
@@ -118,6 +82,11 @@ class Factored:
         return self.config.epochs
 
     @property
+    def penalty_factor(self) -> float:
+        """Of an evaluation's cost; the agent itself keeps every constraint."""
+        return PENALTY_FACTOR
+
+    @property
     def users(self) -> int:
         return self.model.users
 
@@ -151,6 +120,10 @@ class Factored:
     def plan(self, epoch: int) -> Any:
         """Nothing follows a schedule."""
         return ()
+
+    def under(self, state: FactoredState, constraint: chex.Array | float) -> FactoredState:
+        """The same state with another least mean accuracy (%) asked of it; what was learned holds as it is."""
+        return state.replace(constraint=jnp.full_like(state.constraint, constraint))
 
     # -- Planning -------------------------------------------------------------------------------------------------
 
@@ -194,26 +167,36 @@ class Factored:
             cloud=expected.cloud / least_ms + cloud,
         )
 
-    def suggest(self, state: FactoredState) -> tuple[FactoredState, chex.Array]:
-        """Lines 24 to 28 of Algorithm 1: of the K best joint actions under sampled models the most telling ([N])."""
-        key, hypothesis_key, sample_key, curious_key, look_key = jax.random.split(state.key, 5)
+    def _find(self, costs: Costs, k: int = 1) -> Found:
+        return structured.k_best(costs, k, structured.default_effort(self.users, len(self.accuracy), k))
+
+    def _sampled(
+        self, hypothesis_key: chex.PRNGKey, sample_key: chex.PRNGKey, state: FactoredState
+    ) -> tuple[Posterior, Costs]:
+        """A hypothesis, and costs under a model that each device draws from its posterior. The keys are consumed."""
         which = jax.random.categorical(hypothesis_key, state.posterior.evidence)
         drawn = jax.tree.map(lambda x: x[which], state.posterior)
         weights = factored_model.sample(sample_key, drawn, self.users)
-        sampled = self.costs(state, weights, state.situation, state.constraint)
-        choices, k = len(self.accuracy), self.config.k_best
+        return drawn, self.costs(state, weights, state.situation, state.constraint)
+
+    def _most_telling(self, state: FactoredState, drawn: Posterior, found: Found) -> chex.Array:
+        """Which of the K best joint actions tells most beside what it costs. [] index."""
+        tell = jax.vmap(self._information, in_axes=(None, None, 0))(drawn, state.situation, found.actions)
+        dearer = jnp.where(jnp.isfinite(found.mean_ms), found.mean_ms / found.mean_ms[0], jnp.inf)
+        return jnp.argmax(jnp.maximum(state.account.credit, 0.0) * tell - dearer)
+
+    def suggest(self, state: FactoredState) -> tuple[FactoredState, chex.Array]:
+        """Lines 24 to 28 of Algorithm 1: of the K best joint actions under sampled models the most telling ([N])."""
+        key, hypothesis_key, sample_key, curious_key, look_key = jax.random.split(state.key, 5)
+        drawn, sampled = self._sampled(hypothesis_key, sample_key, state)
         likeliest = factored_model.likeliest(state.posterior).mean
         expected = self.costs(state, likeliest[None, :], state.situation, state.constraint)
-        greedy = search.best(expected, search.default_effort(self.users, choices, 1))
+        greedy = self._find(expected)
         least = greedy.mean_ms[0]
         look = (jax.random.uniform(curious_key) < self.config.curiosity) & (state.real_steps > 0)
         looks = self._looks(look_key, state, expected, least)
-        costs = jax.tree.map(lambda a, b: jnp.where(look, a, b), looks, sampled)
-        found = search.k_best(costs, k, search.default_effort(self.users, choices, k))
-        tell = jax.vmap(self._information, in_axes=(None, None, 0))(drawn, state.situation, found.actions)
-        dearer = jnp.where(jnp.isfinite(found.mean_ms), found.mean_ms / found.mean_ms[0], jnp.inf)
-        telling = jnp.argmax(jnp.maximum(state.account.credit, 0.0) * tell - dearer)
-        action = found.actions[jnp.where(look, 0, telling)]
+        found = self._find(jax.tree.map(lambda a, b: jnp.where(look, a, b), looks, sampled), self.config.k_best)
+        action = found.actions[jnp.where(look, 0, self._most_telling(state, drawn, found))]
         excess = jnp.maximum(mean_response_ms(expected, action) / least - 1.0, 0.0)
         tried = factored_exploring.affordable(state.account, excess, look)
         spent = jnp.where(tried, excess, 0.0)
@@ -249,8 +232,7 @@ class Factored:
         last = jnp.all(obs == state.obs)
         situation = seen.replace(level=jnp.where(last, state.situation.level, seen.level))
         wanted = state.constraint if constraint is None else jnp.asarray(constraint, jnp.float32)
-        effort = search.default_effort(self.users, len(self.accuracy), 1)
-        return search.best(self._cautious(state, situation, wanted), effort)
+        return self._find(self._cautious(state, situation, wanted))
 
     def decide(self, state: FactoredState, obs: chex.Array, constraint: chex.Array | None = None) -> chex.Array:
         """The greedy joint action ([N] int32) in the observed state [F]; see `search`."""
@@ -293,7 +275,7 @@ class Factored:
             real_steps=state.real_steps + 1,
         )
         situation = situation_of(obs, self.users)
-        tasks = jnp.stack([jnp.sum(action == self.model.models), jnp.sum(action == self.model.models + 1)])
+        tasks = jnp.stack(node_tasks(action, self.model.models))
         seen = situation.level.astype(jnp.int32)
         levels = factored_levels.update(state.levels, tasks, seen, signs[self.users :] != 0.0)
         situation = situation.replace(level=factored_levels.background(levels))
@@ -319,12 +301,7 @@ class Factored:
         return run, {"model_noise": likeliest.noise, "changes": run.agent.changes.astype(jnp.float32)}
 
 
-def under(state: FactoredState, constraint: float) -> FactoredState:
-    """The same state with another least mean accuracy (%) asked of it; what was learned holds as it is."""
-    return state.replace(constraint=jnp.full_like(state.constraint, constraint))
-
-
-def make(
+def sized(
     config: FactoredConfig,
     users: int,
     accuracy: tuple[float, ...],
@@ -347,5 +324,18 @@ def make(
         raise ValueError(f"--users: expected at least 1, found {users}")
     if len(accuracy) < 3:
         raise ValueError(f"choices: expected at least a local model, edge and cloud, found {len(accuracy)}")
-    model = ResponseModel(users=users, accuracy=tuple(accuracy[:-2]), prior=prior or factored_model.Prior())
+    model = ResponseModel(
+        users=users, accuracy=tuple(accuracy[: local_models(len(accuracy))]), prior=prior or factored_model.Prior()
+    )
     return Factored(config=config, accuracy=tuple(accuracy), constraint=constraint, model=model)
+
+
+def make(config: FactoredConfig, scenario: Scenario) -> Factored:
+    """The agent for a scenario, which tells it how many devices there are, how accurate choices are, what is asked.
+
+    Raises:
+      ValueError: if devices can't offload.
+    """
+    if not scenario.offloading:
+        raise ValueError("--knobs: expected both or offloading for this agent, found models")
+    return sized(config, scenario.users, scenario.choice_accuracy(), scenario.constraint)

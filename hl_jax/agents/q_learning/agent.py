@@ -9,39 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from hl_jax import search
-from hl_jax.agents.config import check_options, option
-from hl_jax.agents.world import Run, Totals, World, real_step
+from hl_jax.agents.q_learning.config import QLearningConfig
+from hl_jax.agents.world import Penalised, Run, Totals, World, real_step
+from hl_jax.choices import decode, joint_actions
+from hl_jax.scenario import Scenario
 
 MOST_BYTES = 4 * 2**30  # of a table
-
-
-@dataclasses.dataclass(frozen=True)
-class QLearningConfig:
-    """The constants of tabular Q-learning; the best of the settings in data/results/tuning."""
-
-    epochs: int = option(200, "evaluations of the run", low=1)
-    epoch_steps: int = option(5000, "real steps between evaluations", low=1)
-    gamma: float = option(0.0, "discount of the next state's value", low=0.0, high=0.999)
-    epsilon_start: float = option(0.2, "probability of a random joint action in the first epoch", low=0.0, high=1.0)
-    epsilon_end: float = option(0.0, "the same once it has fallen", low=0.0, high=1.0)
-    epsilon_epochs: float = option(0.25, "part of the epochs over which epsilon falls linearly", low=0.0, high=1.0)
-    step_size: float = option(0.84, "part of the TD error that a step corrects", low=0.0, high=1.0)
-    start_value_ms: float = option(0.0, "first value of an action never tried; below any cost: each is tried", low=-1e9)
-    states: int = option(64, "rows of the table; further states share the last one", low=1)
-    cost_scale_ms: float = option(100.0, "costs are divided by this in the table", low=1e-3)
-    penalty_factor: float = option(
-        1.2, "penalty of a broken constraint, in the least that never pays (hl_jax/penalty.py)", low=1.0
-    )
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
 
 @chex.dataclass(frozen=True)
@@ -67,7 +45,7 @@ class TablePlan:
 
 
 @dataclasses.dataclass(frozen=True)
-class QLearning:
+class QLearning(Penalised):
     """Tabular Q-learning as an `Agent`."""
 
     config: QLearningConfig
@@ -79,8 +57,12 @@ class QLearning:
         return self.config.epochs
 
     @property
+    def penalty_factor(self) -> float:
+        return self.config.penalty_factor
+
+    @property
     def actions(self) -> int:
-        return search.joint_actions(self.users, self.choices)
+        return joint_actions(self.users, self.choices)
 
     @property
     def length(self) -> int:
@@ -124,7 +106,7 @@ class QLearning:
 
     def decide(self, state: TableState, obs: chex.Array) -> chex.Array:
         action, _ = self._greedy(state, self._row(state, obs.astype(jnp.int8)))
-        return search.decode(action, self.users, self.choices)
+        return decode(action, self.users, self.choices)
 
     def act(self, state: TableState, epsilon: chex.Array) -> tuple[TableState, chex.Array]:
         """Epsilon-greedy joint action (index)."""
@@ -160,7 +142,7 @@ class QLearning:
 
         def step(run: Run) -> Run:
             state, action = self.act(run.agent, plan.epsilon)
-            joint = search.decode(action, self.users, self.choices)
+            joint = decode(action, self.users, self.choices)
             run, obs, info = real_step(world, run, joint)
             return run.replace(agent=self.learn(state, action, info["cost_ms"], obs))
 
@@ -168,15 +150,23 @@ class QLearning:
         return run, {"states": run.agent.rows.astype(jnp.float32)}
 
 
-def make(config: QLearningConfig, users: int, choices: int, levels: tuple[int, ...]) -> Any:
+def sized(config: QLearningConfig, users: int, choices: int) -> QLearning:
     """The agent for `users` devices of `choices` each.
 
     Raises:
       ValueError: if the table would be larger than `MOST_BYTES`.
     """
-    del levels  # rows are made for whatever states occur
-    actions = search.joint_actions(users, choices)
+    actions = joint_actions(users, choices)
     if 4 * actions * config.states > MOST_BYTES:
         expected = f"a table of at most {MOST_BYTES // 2**30} GiB (states x choices ** users)"
         raise ValueError(f"--states: expected {expected}, found {config.states} x {choices} ** {users}")
     return QLearning(config=config, users=users, choices=choices)
+
+
+def make(config: QLearningConfig, scenario: Scenario) -> QLearning:
+    """The agent for a scenario's devices and choices.
+
+    Raises:
+      ValueError: if the table would be larger than `MOST_BYTES`.
+    """
+    return sized(config, scenario.users, scenario.choices)

@@ -11,8 +11,6 @@ import chex
 import jax
 import jax.numpy as jnp
 
-MOST_JOINT_ACTIONS = 10**7  # a table of them is 40 MB
-
 
 @chex.dataclass(frozen=True)
 class Separable:
@@ -26,24 +24,6 @@ class Separable:
     output: chex.Array  # [H]
     skip: chex.Array  # [N, C]
     constant: chex.Array  # []
-
-
-def joint_actions(users: int, choices: int) -> int:
-    """A = C^N."""
-    return choices**users
-
-
-def decode(index: chex.Array, users: int, choices: int) -> chex.Array:
-    """Joint action [..., N] of an index, the first device the most significant (`itertools.product`'s order)."""
-    powers = choices ** jnp.arange(users - 1, -1, -1, dtype=jnp.int32)
-    return (index[..., None] // powers.reshape((1,) * index.ndim + (users,))) % choices
-
-
-def encode(action: chex.Array, choices: int) -> chex.Array:
-    """Index of a joint action [..., N]."""
-    users = action.shape[-1]
-    powers = choices ** jnp.arange(users - 1, -1, -1, dtype=jnp.int32)
-    return jnp.sum(action * powers.reshape((1,) * (action.ndim - 1) + (users,)), axis=-1, dtype=jnp.int32)
 
 
 def _outer_sums(tables: chex.Array) -> chex.Array:

@@ -1,6 +1,7 @@
-"""The penalty of a broken accuracy constraint: the paper (section II-B c) says "we penalize", the form is ours.
+"""What is wanted: the least average response time with an average accuracy that keeps a constraint; and a penalty.
 
-As small as is safe, because a network learns a gentle cost better than a cliff. Let g(x) be the least local time of an
+The paper (section II-B c) says "we penalize" of a broken constraint, the form is ours. The penalty is as small as is
+safe, because a network learns a gentle cost better than a cliff. Let g(x) be the least local time of an
 accuracy of x % (the lower convex hull of the pool's models). An infeasible joint action misses m points of the
 constraint T. Move its least accurate devices up along the hull until the constraint holds: since g is convex, that
 costs at most g(T) - g(T - m) on average, and the last move overshoots by at most one segment, its time over N. So some
@@ -15,10 +16,70 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hl_jax.scenario import Scenario
+from hl_jax.scenario import ModelPool, Scenario
+
+if TYPE_CHECKING:
+    import chex
+
+CONSTRAINTS = ("Min", "80", "85", "89", "Max")  # Table V, in its order
+PENALTY_FACTOR = 2.0  # of the least penalty with which giving up accuracy never pays, unless an agent has its own
+ROUNDING = 1e-3  # percentage points by which a mean accuracy may miss the constraint: float32 sums, printed numbers
+
+
+def meets(accuracy: chex.Array, constraint: chex.Array | float) -> chex.Array:
+    """Whether a mean accuracy (%) keeps a constraint (%), NumPy's or JAX's, of any shape."""
+    return accuracy >= constraint - ROUNDING
+
+
+def penalty_ms(
+    accuracy: chex.Array, constraint: chex.Array, missing: chex.Array, penalties_ms: chex.Array
+) -> chex.Array:
+    """What a joint action's mean accuracy (%) costs beside its response time: 0 where it keeps the constraint. [] ms.
+
+    `missing` and `penalties_ms` [P] are a `Penalty`'s points as arrays.
+    """
+    import jax.numpy as jnp  # here, since whoever only reads a constraint needs no JAX
+
+    penalty = jnp.interp(jnp.maximum(constraint - accuracy, 0.0), missing, penalties_ms)
+    return jnp.where(meets(accuracy, constraint), 0.0, penalty)
+
+
+def constraint_value(constraint: str | float, pool: ModelPool) -> float:
+    """Least mean accuracy that a constraint demands, %.
+
+    Args:
+      constraint: `Min`, `Max` (in any case), or a percentage as a number or its text.
+      pool: the models, whose best accuracy is *Max*.
+
+    Raises:
+      ValueError: if it is none of these, or more than the pool can reach.
+    """
+    best = max(pool.accuracy)
+    text = str(constraint).strip()
+    named = {"min": 0.0, "max": best}
+    if text.lower() in named:
+        return named[text.lower()]
+    try:
+        value = math.nan if isinstance(constraint, bool) else float(text)
+    except ValueError:
+        value = math.nan
+    # The margin lets through a best accuracy that was printed and read back.
+    if not 0.0 <= value <= best + 1e-6:
+        raise ValueError(f"constraint: expected Min, Max or a number in [0, {best:g}] (%), found {constraint!r}")
+    return min(value, best)
+
+
+def constraint_label(constraint: str | float) -> str | float:
+    """How a valid constraint is written in tables and files: `Min`, `Max`, or the number (85 rather than 85.0)."""
+    text = str(constraint).strip()
+    if text.lower() in ("min", "max"):
+        return text.capitalize()
+    return int(float(text)) if float(text).is_integer() else float(text)
 
 
 @dataclasses.dataclass(frozen=True)

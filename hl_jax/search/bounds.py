@@ -15,7 +15,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from hl_jax.structured.costs import BIG, Costs, accuracy_units
+from hl_jax.choices import local_models, node_choices
+from hl_jax.search.costs import BIG, Costs, accuracy_units
 
 PRICES = 24  # of each of the two grids, coarse and fine
 LOWEST_PRICE = 1e-3  # of the highest, in the coarse grid
@@ -87,7 +88,7 @@ def problem(costs: Costs, counts: chex.Array) -> Problem:
 
 def reduced(item: Problem, price: chex.Array, wages: chex.Array) -> chex.Array:
     """Cost of every choice less what its accuracy and its place earn. [C, N]."""
-    earned = price * item.accuracy + jnp.concatenate([jnp.zeros(item.accuracy.shape[0] - 2), wages])
+    earned = price * item.accuracy + jnp.concatenate([jnp.zeros(local_models(item.accuracy.shape[0])), wages])
     return jnp.where(item.cost < BIG, item.cost - earned[:, None], BIG)
 
 
@@ -123,7 +124,7 @@ def _at_price(costs: Costs, counts: chex.Array, price: chex.Array) -> chex.Array
     for node, table in enumerate((costs.edge, costs.cloud)):
         part = table[:, 1]
         nodes.append(jnp.min(table - part[:, None], axis=0))  # f(n), [N+1]
-        gain = part - price * accuracy[models + node] - local
+        gain = part - price * accuracy[node_choices(models)[node]] - local
         gains.append(gain)
         sums.append(jnp.concatenate([jnp.zeros(1), jnp.cumsum(jnp.sort(gain))]))
     either = jnp.concatenate([jnp.zeros(1), jnp.cumsum(jnp.sort(jnp.minimum(*gains)))])

@@ -1,0 +1,1 @@
+"""Beyond the paper: each device's response time is learned, and searched through."""

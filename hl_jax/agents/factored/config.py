@@ -1,0 +1,50 @@
+"""The constants of `factored`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hl_jax.agents.options import check_options, option
+
+
+@dataclasses.dataclass(frozen=True)
+class FactoredConfig:
+    """Constants of `factored`."""
+
+    epochs: int = option(60, "epochs of the run", low=1)
+    epoch_steps: int = option(1, "real steps between evaluations", low=1)
+    k_best: int = option(8, "K, best joint actions under a sampled model, of which the most telling is tried", low=1)
+    curiosity: float = option(
+        0.25,
+        "part of the steps that may look for what other constraints need or what may have changed",
+        low=0.0,
+        high=1.0,
+    )
+    looking_again: float = option(
+        0.004,
+        "part of the response time that exploring may cost on average once the first steps have taught: "
+        "an unused edge is looked at every 150 steps or so",
+        low=0.0,
+        high=1.0,
+    )
+    unsure_above: float = option(
+        0.03, "a time is unsure above this standard deviation of its logarithm (or half the noise)", low=0.0
+    )
+    memory: float = option(
+        512.0, "real steps after which a report counts 1/e as much; what changes slowly is followed so fast", low=1.0
+    )
+    recent: int = option(
+        160, "latest reports that the model is linearised for anew at each step; earlier ones are summed up", low=1
+    )
+    caution: float = option(
+        1.5,
+        "standard deviations of its logarithm by which the policy takes a time to be longer, once learning is over",
+        low=0.0,
+    )
+    surprise: float = option(
+        6.0, "standard deviations from the prediction at which older reports of that node are dropped", low=0.0
+    )
+    least_change: float = option(0.2, "log of the change below which nothing is dropped, however certain", low=0.0)
+
+    def __post_init__(self) -> None:
+        check_options(self)
