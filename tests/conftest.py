@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import signal
@@ -24,6 +25,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_debug_nans", True)
 
+if importlib.util.find_spec("grpc") is None and not os.environ.get("CI"):
+    # A developer without the packages of requirements-testbed.txt; in CI their absence is an error.
+    collect_ignore_glob = ["edge_cloud/*", "launch/fleet/*", "launch/runs/test_on_fleet.py"]
+    collect_ignore = ["launch/test_testbed.py", "launch/test_twin_commands.py"]
+
 # A shell that starts something in the background has it ignore Ctrl-C, and all that it starts; some tests send that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -38,3 +44,21 @@ def _compiled_code_is_given_back() -> Iterator[None]:
     """Each program keeps some mappings of memory; a process may hold 65,530 of them, and dies in XLA at the next."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def model_dir() -> pathlib.Path:
+    """Folder of the eight models, built once and kept between runs."""
+    from tests.helpers import fleets  # needs the packages of requirements-testbed.txt
+
+    return fleets.built_models()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Certificates for the nodes of `fleets.inventory`."""
+    from tests.helpers import fleets
+
+    folder = tmp_path_factory.mktemp("certificates")
+    fleets.make_certificates(folder)
+    return folder

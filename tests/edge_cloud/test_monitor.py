@@ -9,7 +9,7 @@ import pytest
 
 from edge_cloud import monitor
 from edge_cloud.background import Background
-from tests.edge_cloud.fleets import ROOT, wait_for
+from tests.helpers.fleets import ROOT, wait_for
 
 
 def test_levels_are_table_twos():

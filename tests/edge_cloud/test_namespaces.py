@@ -16,7 +16,7 @@ import pytest
 from edge_cloud import inventory as inventories
 from edge_cloud.certificates import make
 from edge_cloud.inventory import RESERVED, Emulation, Inventory, NodeSpec
-from tests.edge_cloud import fleets
+from tests.helpers import fleets
 
 DEVICES = ("S1", "S2", "S3", "S4", "S5")
 NODES = (*DEVICES, "edge", "cloud")
