@@ -159,7 +159,7 @@ def test_healthy_seeds_are_what_they_are_without_a_spoilt_one(tmp_path, monkeypa
     fine = _Spoilt(_small("q_learning"), 0)
     results = {}
     for sick_epoch in (SICK_EPOCH, 100):
-        monkeypatch.setattr("tests.test_health.SICK_EPOCH", sick_epoch)
+        monkeypatch.setattr(f"{__name__}.SICK_EPOCH", sick_epoch)
         monkeypatch.setattr(simulated, "make_agent", lambda *_: fine)
         with jax.debug_nans(False):
             summary = units.run(_settings("q_learning", 4), tmp_path / str(sick_epoch), threads=1)
@@ -255,7 +255,7 @@ def test_infinities_that_a_state_always_had_are_meant():
 
 
 def test_a_run_whose_every_seed_fails_at_once_still_leaves_a_summary(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.test_health.SICK_EPOCH", 1)
+    monkeypatch.setattr(f"{__name__}.SICK_EPOCH", 1)
     spoilt = _Spoilt(_small("q_learning"), 0, every=True)
     monkeypatch.setattr(simulated, "make_agent", lambda *_: spoilt)
     with jax.debug_nans(False):
