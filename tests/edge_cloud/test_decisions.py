@@ -13,6 +13,8 @@ from edge_cloud.edge import STEPS_KEPT, Decisions
 from edge_cloud.rpc import Refused
 from tests.helpers.fleets import wait_for
 
+pytestmark = pytest.mark.clock
+
 DEVICES = ("S1", "S2", "S3")
 
 

@@ -13,6 +13,8 @@ from edge_cloud.rpc import CallError, Identity, Peer
 from tests.helpers import fleets
 from tests.helpers.fleets import CLOUD, CPU_MS, EDGE, wait_for
 
+pytestmark = pytest.mark.clock
+
 DEADLINE_S = 20.0
 
 

@@ -68,6 +68,8 @@ def network():
         yield spaces, addresses
 
 
+@pytest.mark.process
+@pytest.mark.clock
 def test_a_fleet_on_addresses_of_its_own(network, model_dir, tmp_path):
     spaces, addresses = network
     nodes = tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,10 @@ LOCAL = "127.0.0.1:0"
 def built_models() -> pathlib.Path:
     """The eight models of Table III, built if they aren't there."""
     folder = ROOT / ".cache" / "models"
-    model_files.build(folder, model_files.read_recipes(ROOT / "data" / "pools" / "mobilenet.toml"))
+    folder.parent.mkdir(exist_ok=True)
+    with (folder.parent / "models.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one worker builds them, the others wait
+        model_files.build(folder, model_files.read_recipes(ROOT / "data" / "pools" / "mobilenet.toml"))
     return folder
 
 

@@ -19,7 +19,7 @@ from hl_jax.scenario import CONTENTION_FORMS, Device, ModelPool, Node, Scenario
 from hl_jax.simulator import Conditions, make_params
 from tests.helpers import numpy_simulator
 from tests.helpers.builders import CLOUD, D0, D1, D2, EDGE, POOL, ROOT, TIMING, small_scenario
-from tests.test_house import imported_modules
+from tests.helpers.imports import imported_modules
 
 BITS = st.integers(0, 1)
 # Round numbers, so that different joint actions often take equally long.
@@ -183,16 +183,10 @@ def test_shares_no_code_with_the_planner(file, allowed):
     assert {module.split(".")[1] for module in own} == allowed
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "launch.oracle", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-
-
-def test_command_prints_json_for_tools():
-    done = command("--scenario=data/scenarios/expA.toml", "--constraint=all", "--users=2,5", "--format=json")
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)
+def test_command_prints_json_for_tools(command):
+    done = command("oracle", "--scenario=data/scenarios/expA.toml", "--constraint=all", "--users=2,5", "--format=json")
+    assert done.status == 0, done.err
+    results = json.loads(done.out)
     assert [(entry["users"], entry["constraint"]) for entry in results] == [
         (users, constraint) for users in (2, 5) for constraint in ("Min", 80, 85, 89, "Max")
     ]
@@ -216,17 +210,19 @@ def test_more_than_five_users_are_a_program_with_one_optimum():
     assert oracle.optimum(make_params(small_scenario(5))).complete
 
 
-def test_command_solves_larger_fleets_without_counting_ties():
-    done = command("--scenario=data/scenarios/ten.toml", "--constraint=85,Max", "--format=json")
-    assert done.returncode == 0, done.stderr
-    for entry in json.loads(done.stdout):
+def test_command_solves_larger_fleets_without_counting_ties(command):
+    done = command("oracle", "--scenario=data/scenarios/ten.toml", "--constraint=85,Max", "--format=json")
+    assert done.status == 0, done.err
+    for entry in json.loads(done.out):
         assert entry["ties"] is None
         assert entry["optimal"] == [entry["decision"]]
         assert len(entry["decision"]) == 10
 
 
+@pytest.mark.process
 def test_command_prints_a_table():
-    done = command("--scenario=data/scenarios/expC.toml", "--users=2")
+    line = [sys.executable, "-m", "launch.oracle", "--scenario=data/scenarios/expC.toml", "--users=2"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     head, line = done.stdout.splitlines()
     assert head.split() == ["experiment", "users", "constraint", "ART", "(ms)", "accuracy", "(%)", "optima", "decision"]
@@ -241,11 +237,9 @@ def test_command_prints_a_table():
         (["--users=9"], "users: expected 1 to 5 (devices of scenario A), found 9"),
     ],
 )
-def test_command_refuses_bad_input_in_one_line(arguments, message):
-    done = command("--scenario=data/scenarios/expA.toml", *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: {message}")
-    assert done.stderr.count("\n") == 1
+def test_command_refuses_bad_input_in_one_line(refused, arguments, message):
+    line = refused("--scenario=data/scenarios/expA.toml", *arguments, name="oracle", cwd=ROOT)
+    assert line.startswith(f"error: {message}")
 
 
 def test_pool_of_the_builders_has_three_models():

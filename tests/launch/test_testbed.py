@@ -34,6 +34,8 @@ def fleet_file(model_dir, tmp_path):
     return path
 
 
+@pytest.mark.process
+@pytest.mark.clock
 def test_up_status_down(fleet_file, tmp_path):
     state = f"--state_dir={tmp_path / 'testbed'}"
     try:
@@ -54,11 +56,14 @@ def test_up_status_down(fleet_file, tmp_path):
     assert "expected a testbed that is up" in run("testbed", "--action=down", state, status=2).stderr
 
 
-def test_certificates_for_an_inventory(fleet_file, tmp_path):
+@pytest.mark.process
+def test_certificates_for_an_inventory(command, fleet_file, tmp_path):
     made = run("certs", f"--inventory={fleet_file}")
     assert "made S1, edge, cloud, links, operator" in made.stdout
     assert (tmp_path / "certificates" / "S1.pem").exists()
-    assert "made nothing, all there" in run("certs", f"--inventory={fleet_file}").stdout
+    again = command("certs", f"--inventory={fleet_file}")
+    assert again.status == 0
+    assert "made nothing, all there" in again.out
 
 
 def one_line(done: subprocess.CompletedProcess) -> str:
@@ -67,9 +72,9 @@ def one_line(done: subprocess.CompletedProcess) -> str:
     return lines[0]
 
 
-def test_a_node_that_can_not_run_says_why(fleet_file, tmp_path):
+def test_a_node_that_can_not_run_says_why(refused, fleet_file, tmp_path):
     def failed(*arguments):
-        return one_line(run("node", *arguments, status=2))
+        return refused(*arguments, name="node")
 
     assert "expected a readable file" in failed(f"--inventory={tmp_path / 'none.toml'}", "--name=S1")
     assert "expected a port other than 0" in failed(f"--inventory={fleet_file}", "--name=S1")
@@ -79,6 +84,7 @@ def test_a_node_that_can_not_run_says_why(fleet_file, tmp_path):
     assert "certificates: expected ca.pem" in failed(f"--inventory={fixed}", "--name=S1")
 
 
+@pytest.mark.process
 def test_a_node_whose_address_is_taken_says_so(model_dir, certificates, tmp_path):
     inventory = fleets.inventory(model_dir, certificates, devices=1)
     host, port = inventories.split_address(inventory.cloud.address)
@@ -88,6 +94,7 @@ def test_a_node_whose_address_is_taken_says_so(model_dir, certificates, tmp_path
     assert "address: expected a free address" in one_line(done)
 
 
+@pytest.mark.process
 def test_a_node_stops_gracefully_on_sigterm(model_dir, certificates, tmp_path):
     inventory = fleets.inventory(model_dir, certificates, devices=1)
     inventories.save(inventory, tmp_path / "fleet.json")
@@ -99,6 +106,7 @@ def test_a_node_stops_gracefully_on_sigterm(model_dir, certificates, tmp_path):
         assert node.wait(30) == 0
 
 
+@pytest.mark.process
 def test_a_bare_device_needs_no_jax(model_dir, certificates, tmp_path):
     """The node's own imports, with JAX and its kin forbidden."""
     inventory = fleets.inventory(model_dir, certificates, devices=1)
@@ -125,6 +133,7 @@ def test_orders_of_models_are_compared():
     assert disagreements({"a": 2.0, "b": 2.05}, {"a": 30.0, "b": 10.0}) == []  # too close to call
 
 
+@pytest.mark.process
 def test_the_generated_messages_are_those_of_the_proto_file(tmp_path):
     protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{fleets.ROOT}", f"--python_out={tmp_path}"]
     command = [*protoc, f"--pyi_out={tmp_path}", str(fleets.ROOT / "edge_cloud" / "messages.proto")]

@@ -33,6 +33,7 @@ from tests.helpers.training_runs import (
     uninterrupted,
 )
 
+pytestmark = pytest.mark.process  # `reference` is a run of its own
 KILLS = int(os.environ.get("HL_JAX_KILLS", "2"))
 
 

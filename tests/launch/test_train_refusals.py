@@ -8,15 +8,10 @@ import pathlib
 import re
 import shutil
 import signal
-import sys
-from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import app
-from absl.testing import flagsaver
 
 from launch.host.errors import InputError
 from launch.runs import checkpoints
@@ -25,44 +20,6 @@ from tests.helpers.training_runs import begin, contents, finish, results, stop, 
 
 SCENARIO = f"--scenario={SCENARIOS / 'expA.toml'}"
 SMALL = (SCENARIO, "--users=2")
-Refused = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def entry() -> Any:
-    """`launch.train` in this process; what it sets in the environment for JAX stays out of the other tests."""
-    before = os.environ.get("XLA_FLAGS")
-    from launch import train
-    from launch.host import errors
-
-    if before is None:
-        os.environ.pop("XLA_FLAGS", None)
-    else:
-        os.environ["XLA_FLAGS"] = before
-    return lambda: errors.run(train.main)
-
-
-@pytest.fixture
-def refused(
-    entry: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
-) -> Refused:
-    """Runs the command with flags that it must refuse, in a folder of its own. Returns its line on stderr."""
-    monkeypatch.chdir(tmp_path)
-    # absl's own `run` would change this process's logging for good.
-    monkeypatch.setattr(app, "run", lambda main, flags_parser: sys.exit(main(flags_parser(sys.argv))))
-
-    def run(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["launch.train", *arguments])
-        with flagsaver.flagsaver(), pytest.raises(SystemExit) as stopped:
-            entry()
-        captured = capsys.readouterr()
-        assert stopped.value.code == 2
-        assert captured.out == ""
-        lines = captured.err.splitlines()
-        assert len(lines) == 1, captured.err
-        return lines[0]
-
-    return run
 
 
 @pytest.mark.parametrize(
@@ -185,6 +142,7 @@ def unfinished(finished: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -204,6 +162,7 @@ def test_refuses_to_resume_with_other_settings(refused, finished, arguments, exp
     assert contents(finished) == before
 
 
+@pytest.mark.process
 def test_refuses_to_resume_from_a_damaged_config(refused, unfinished):
     config = unfinished / "config.json"
     whole = config.read_text()
@@ -228,6 +187,7 @@ def error_of(status: int, err: list[str]) -> str:
     return said[0]
 
 
+@pytest.mark.process
 def test_refuses_a_damaged_checkpoint_and_a_foreign_one(unfinished):
     """A flipped bit in one group's file; then the checkpoints of a run that had other settings."""
     path = unfinished / "checkpoints" / "group-0001.ckpt"
@@ -250,6 +210,7 @@ def test_refuses_a_damaged_checkpoint_and_a_foreign_one(unfinished):
     assert contents(unfinished) == before
 
 
+@pytest.mark.process
 def test_a_full_disk_keeps_the_last_good_checkpoints(finished, tmp_path):
     folder = tmp_path / "full"
     assert stop(begin(folder), folder, 5, 0.0, signal.SIGINT)[0] == 130
@@ -267,6 +228,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoints(finished, tmp_path):
     assert results(folder) == results(finished)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("fits", ["nothing", "all but curves.png"])
 def test_a_disk_that_fills_up_at_the_end(unfinished, fits):
     """Learned, but no room for the results: the checkpoints stay, and a resumed run writes them later."""

@@ -56,6 +56,8 @@ class GymnaxTestbed:
         return (obs, np.int32(state + 1), *rest)
 
 
+@pytest.mark.process
+@pytest.mark.clock
 def test_the_contract_and_everything_that_a_step_leaves(model_dir, tmp_path):
     scenario = dataclasses.replace(scenario_files.load_scenario(EXP_C), constraint=85.0)
     record = tmp_path / "steps.jsonl"
@@ -87,6 +89,8 @@ def test_the_contract_and_everything_that_a_step_leaves(model_dir, tmp_path):
     assert all(len(line["outcomes"]) == 5 for line in lines)
 
 
+@pytest.mark.process
+@pytest.mark.clock
 def test_a_failure_takes_the_testbed_down(model_dir, tmp_path):
     scenario = scenario_files.load_scenario(EXP_A).with_users(1)
     processes = []
@@ -102,6 +106,8 @@ def test_a_failure_takes_the_testbed_down(model_dir, tmp_path):
     assert not any(process.is_running() for process in processes)
 
 
+@pytest.mark.process
+@pytest.mark.clock
 def test_no_node_outlives_a_trainer_that_was_killed(model_dir, tmp_path):
     script = textwrap.dedent(
         """

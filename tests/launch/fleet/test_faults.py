@@ -28,6 +28,8 @@ from launch.inputs.agents import make_agent
 from tests.helpers import fleets
 from tests.helpers.fleets import CLOUD, EDGE, params_of, wait_for
 
+pytestmark = [pytest.mark.process, pytest.mark.clock]
+
 DEADLINE_MS = 4000.0
 SOAK_MINUTES = float(os.environ.get("HL_JAX_SOAK_MINUTES", "0"))
 FEWEST_FAULTS = 6  # in the short mode

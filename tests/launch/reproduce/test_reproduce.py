@@ -149,6 +149,7 @@ def finished_units(out: pathlib.Path) -> dict[str, int]:
     return {name: at for path in out.glob("units/*/summary.json") for name, at in files(path.parent).items()}
 
 
+@pytest.mark.process
 def test_interruptions_change_nothing(tmp_path):
     """Kill -9 in the first unit and in the second, then Ctrl-C in the third, then to the end."""
     whole, out = tmp_path / "whole", tmp_path / "interrupted"
@@ -177,6 +178,7 @@ def test_interruptions_change_nothing(tmp_path):
     assert files(out / "units") == before
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not peer.installed(), reason="needs requirements-peer.txt")
 def test_peer_is_a_unit_that_goes_on_where_it_was(tmp_path):
     made = report_plan.settings("A", 3, "85", peer.AGENT, 2)
@@ -205,11 +207,6 @@ def test_peer_is_a_unit_that_goes_on_where_it_was(tmp_path):
         peer.run(dataclasses.replace(made, seeds=(5, 6)), tmp_path)
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "launch.reproduce", *arguments]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -227,14 +224,18 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--quick", "--run_dir={file}"], "--run_dir: expected a folder that can be made, found "),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, arguments, message):
+def test_bad_input_is_one_line(refused, tmp_path, arguments, message):
     file = tmp_path / "file"
     file.write_text("mine", encoding="utf-8")
     given = [argument.format(folder=tmp_path / "new", file=file) for argument in arguments]
-    result = command(*given)
-    assert result.returncode == 2
-    (line,) = result.stderr.strip().splitlines()
-    assert line.startswith(f"error: {message}")
-    assert result.stdout == ""
+    assert refused(*given, name="reproduce").startswith(f"error: {message}")
     assert os.listdir(tmp_path) == ["file"]
     assert file.read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.process
+def test_bad_input_ends_a_process(tmp_path):
+    line = [sys.executable, "-m", "launch.reproduce", "--seeds=0"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --seeds: expected at least 1, found 0\n"

@@ -72,6 +72,7 @@ def workers_of(node: int) -> list[int]:
 
 
 @needs_ray
+@pytest.mark.process
 def test_a_node_that_loses_its_workers_changes_nothing(tmp_path, cluster):
     address, node = cluster
     whole, out = tmp_path / "local", tmp_path / "ray"
@@ -107,8 +108,6 @@ def test_files_are_written_with_the_summary_last(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(bool(importlib.util.find_spec("ray")), reason="Ray is installed")
-def test_without_ray_it_says_what_is_missing(tmp_path):
-    process = test_sweep.start(tmp_path, "--executor=ray")
-    _, said = process.communicate(timeout=600)
-    assert process.returncode == 2
-    assert "--executor=ray: expected requirements-ray.txt installed" in said
+def test_without_ray_it_says_what_is_missing(refused, tmp_path):
+    line = refused(*test_sweep.TINY, f"--run_dir={tmp_path}", "--executor=ray", name="sweep", cwd=ROOT)
+    assert "--executor=ray: expected requirements-ray.txt installed" in line

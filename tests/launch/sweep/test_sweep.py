@@ -20,7 +20,7 @@ from tests.helpers.builders import ROOT
 
 # Runs of two users: an instant each, once they are compiled.
 TINY = (
-    *("--flagfile=expC.flags", "--users=2", "--agent=q_learning", "--epochs=30", "--epoch_steps=30"),
+    *(f"--flagfile={ROOT / 'expC.flags'}", "--users=2", "--agent=q_learning", "--epochs=30", "--epoch_steps=30"),
     *("--checkpoint_epochs=5", "--grid=step_size=0.3,0.6", "--seeds=4"),
 )
 
@@ -78,6 +78,7 @@ def results(out: pathlib.Path) -> dict[str, object]:
     return found
 
 
+@pytest.mark.process
 def test_killing_changes_nothing_and_adding_computes_what_is_new(tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "killed"
     finish(start(whole))
@@ -114,12 +115,10 @@ def test_killing_changes_nothing_and_adding_computes_what_is_new(tmp_path):
     assert not list(out.glob("units/*/*/checkpoints"))
 
 
-def test_two_sweeps_don_t_share_a_folder(tmp_path):
+def test_two_sweeps_don_t_share_a_folder(refused, tmp_path):
     with sweep_run.alone(tmp_path):  # as a sweep holds it while it runs
-        second = start(tmp_path)
-        _, said = second.communicate(timeout=600)
-    assert second.returncode == 2, said
-    assert "--run_dir: expected a folder that no other sweep works in" in said
+        line = refused(*TINY, f"--run_dir={tmp_path}", name="sweep", cwd=ROOT)
+    assert "--run_dir: expected a folder that no other sweep works in" in line
 
 
 @pytest.mark.parametrize(
@@ -129,11 +128,8 @@ def test_two_sweeps_don_t_share_a_folder(tmp_path):
         (["--resume", "--workers=-1"], "--resume: expected with launch.train, found with launch.sweep"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, message):
-    process = start(tmp_path / "new", *arguments)
-    _, said = process.communicate(timeout=600)
-    assert process.returncode == 2
-    (line,) = said.strip().splitlines()
+def test_bad_input_is_one_line_and_leaves_nothing(refused, tmp_path, arguments, message):
+    line = refused(*TINY, f"--run_dir={tmp_path / 'new'}", *arguments, name="sweep", cwd=ROOT)
     assert line.startswith(f"error: {message}")
     assert os.listdir(tmp_path) == []
 
