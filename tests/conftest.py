@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import signal
@@ -11,10 +12,15 @@ import hypothesis
 import jax
 import pytest
 
+from tests.helpers import marks
+from tests.helpers.commands import command, refused  # noqa: F401 - fixtures
+from tests.helpers.marks import pytest_runtest_call, pytest_runtest_setup  # noqa: F401 - hooks
+
 _ROOT = pathlib.Path(__file__).parent.parent
 # A directory per worker: JAX doesn't write its cache atomically. In the environment, so that the entry points
 # that tests run as processes of their own share it.
-_CACHE = _ROOT / ".cache" / "jax" / os.environ.get("PYTEST_XDIST_WORKER", "main")
+_CACHES = _ROOT / ".cache" / "jax"
+_CACHE = _CACHES / os.environ.get("PYTEST_XDIST_WORKER", "main")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
@@ -24,6 +30,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_debug_nans", True)
 
+if importlib.util.find_spec("grpc") is None and not os.environ.get("CI"):
+    # A developer without the packages of requirements-testbed.txt; in CI their absence is an error.
+    collect_ignore_glob = ["edge_cloud/*", "launch/fleet/*", "launch/runs/test_on_fleet.py"]
+    collect_ignore = ["launch/test_testbed.py", "launch/test_twin_commands.py"]
+
 # A shell that starts something in the background has it ignore Ctrl-C, and all that it starts; some tests send that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -32,9 +43,55 @@ hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
+# Each compiled program keeps some mappings of memory (those of `factored` 4,000 each). A process may hold 65,530 of
+# them and dies in XLA at the next; the file of tests that adds most adds 28,000.
+_MOST_MAPPINGS = 20_000
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any worker starts, gives each what all have compiled in earlier runs: which tests it gets is chance."""
+    marks.watch()
+    workers = getattr(config.option, "numprocesses", None)
+    if hasattr(config, "workerinput") or not workers:
+        return
+    compiled = {file.name: file for file in _CACHES.glob("*/*-cache")}
+    for folder in (_CACHES / f"gw{number}" for number in range(workers)):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in compiled.keys() - {file.name for file in folder.iterdir()}:
+            os.link(compiled[name], folder / name)
+
+
+def pytest_unconfigure() -> None:
+    """Leaves the process as it was."""
+    marks.unwatch()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tells the workers of pytest-xdist which tests belong together."""
+    if hasattr(config, "workerinput"):
+        marks.group(items)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_code_is_given_back() -> Iterator[None]:
-    """Each program keeps some mappings of memory; a process may hold 65,530 of them, and dies in XLA at the next."""
     yield
-    jax.clear_caches()
+    if pathlib.Path("/proc/self/maps").read_bytes().count(b"\n") > _MOST_MAPPINGS:
+        jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def model_dir() -> pathlib.Path:
+    """Folder of the eight models, built once and kept between runs."""
+    from tests.helpers import fleets  # needs the packages of requirements-testbed.txt
+
+    return fleets.built_models()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Certificates for the nodes of `fleets.inventory`."""
+    from tests.helpers import fleets
+
+    folder = tmp_path_factory.mktemp("certificates")
+    fleets.make_certificates(folder)
+    return folder

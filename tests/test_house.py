@@ -10,27 +10,13 @@ import sys
 
 import pytest
 
+from tests.helpers.imports import imported_modules
+
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = ("hl_jax", "launch", "edge_cloud")
 ADAPTER = "launch/fleet/adapter.py"
 MOST_LINES = 400
 MOST_AT_THE_TOP = 21  # files and folders of launch/
-
-
-def imported_modules(source: str, package: str) -> set[str]:
-    """Full names of the modules that a file imports, anywhere in it; relative ones resolved against `package`."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
-            found.add(".".join(part for part in (base, node.module) if part))
-            # `from package import submodule` imports the submodule too.
-            found |= {".".join(part for part in (base, node.module, alias.name) if part) for alias in node.names}
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("__import__", "importlib.import_module"):
-            found |= {argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)}
-    return found
 
 
 def called_names(source: str) -> set[str]:
@@ -130,6 +116,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.process
 def test_the_contracts_find_what_breaks_them(tmp_path):
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -10,7 +10,7 @@ import pytest
 from hl_jax import simulator
 from hl_jax.objective import CONSTRAINTS, constraint_value
 from launch.inputs.scenario_files import load_scenario
-from tests.builders import ROOT, SCENARIOS, small_scenario
+from tests.helpers.builders import ROOT, SCENARIOS, small_scenario
 
 EXPERIMENTS = ("A", "B", "C", "D")
 

@@ -11,7 +11,9 @@ import pytest
 from edge_cloud import messages_pb2 as pb
 from edge_cloud.edge import STEPS_KEPT, Decisions
 from edge_cloud.rpc import Refused
-from tests.edge_cloud.fleets import wait_for
+from tests.helpers.fleets import wait_for
+
+pytestmark = pytest.mark.clock
 
 DEVICES = ("S1", "S2", "S3")
 

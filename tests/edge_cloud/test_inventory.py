@@ -9,7 +9,7 @@ import pytest
 
 from edge_cloud import inventory as inventories
 from edge_cloud.inventory import InventoryError
-from tests.edge_cloud.fleets import ROOT
+from tests.helpers.fleets import ROOT
 
 FOLDER = ROOT / "data" / "inventories"
 SMALL = """

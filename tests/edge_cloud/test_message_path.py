@@ -10,8 +10,10 @@ import pytest
 from edge_cloud import messages_pb2 as pb
 from edge_cloud.orchestrator import FixedPolicy
 from edge_cloud.rpc import CallError, Identity, Peer
-from tests.edge_cloud import fleets
-from tests.edge_cloud.fleets import CLOUD, CPU_MS, EDGE, wait_for
+from tests.helpers import fleets
+from tests.helpers.fleets import CLOUD, CPU_MS, EDGE, wait_for
+
+pytestmark = pytest.mark.clock
 
 DEADLINE_S = 20.0
 

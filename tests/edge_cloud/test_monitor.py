@@ -9,7 +9,7 @@ import pytest
 
 from edge_cloud import monitor
 from edge_cloud.background import Background
-from tests.edge_cloud.fleets import ROOT, wait_for
+from tests.helpers.fleets import ROOT, wait_for
 
 
 def test_levels_are_table_twos():
@@ -51,6 +51,7 @@ def test_utilization_is_the_busy_part_of_the_window(monkeypatch):
     assert meter.read() == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.clock
 def test_a_delay_is_the_least_of_the_last_three():
     delay = monitor.Delay()
     assert delay.value == 0.0
@@ -62,6 +63,7 @@ def test_a_delay_is_the_least_of_the_last_three():
     assert delay.value == pytest.approx(80.0, abs=5.0)
 
 
+@pytest.mark.clock
 def test_background_load_burns_real_cpu_and_takes_real_memory():
     load = Background(cores=1)
     memory = monitor.process_memory(10000.0)

@@ -16,7 +16,7 @@ import pytest
 from edge_cloud import inventory as inventories
 from edge_cloud.certificates import make
 from edge_cloud.inventory import RESERVED, Emulation, Inventory, NodeSpec
-from tests.edge_cloud import fleets
+from tests.helpers import fleets
 
 DEVICES = ("S1", "S2", "S3", "S4", "S5")
 NODES = (*DEVICES, "edge", "cloud")
@@ -68,6 +68,8 @@ def network():
         yield spaces, addresses
 
 
+@pytest.mark.process
+@pytest.mark.clock
 def test_a_fleet_on_addresses_of_its_own(network, model_dir, tmp_path):
     spaces, addresses = network
     nodes = tuple(

@@ -12,6 +12,8 @@ import pytest
 
 from edge_cloud.relay import Relay, RelayHost
 
+pytestmark = pytest.mark.clock
+
 
 class Receiver:
     """A server that notes when each message of 8 bytes (its sending time) and a filling arrives, and answers it."""

@@ -14,7 +14,9 @@ from edge_cloud import messages_pb2 as pb
 from edge_cloud import rpc
 from edge_cloud.certificates import make
 from edge_cloud.rpc import CallError, Faults, Identity, Peer, Refused, Server
-from tests.edge_cloud.fleets import wait_for
+from tests.helpers.fleets import wait_for
+
+pytestmark = pytest.mark.clock
 
 REQUESTS = int(os.environ.get("HL_JAX_BAD_REQUESTS", "500"))  # 10,000 in the longer mode
 

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from edge_cloud.runtime import Inference
 from edge_cloud.slots import LONGEST_WAIT_MS, NICENESS, PACINGS, Expired, Pacing, QueueFull, Slots
 
+pytestmark = pytest.mark.clock
+
 IMAGE = np.zeros((224, 224, 3), np.uint8)
 
 

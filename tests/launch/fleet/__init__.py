@@ -1,0 +1,1 @@
+"""Tests of real nodes as an environment."""
