@@ -27,6 +27,7 @@ from hl_jax.scenario import Scenario
 from hl_jax.search import joint
 from launch.host import errors, files, provenance
 from launch.host.errors import InputError
+from launch.host.records import as_data
 from launch.inputs.agents import make_agent
 from launch.inputs.flags import agent_config, scenario_file
 
@@ -165,7 +166,7 @@ def main() -> None:
     figures: dict[str, Any] = {
         "command": "python -m launch.benchmark " + " ".join(sys.argv[1:]),
         "commit": provenance.commit() or "unknown",
-        "machine": provenance.machine(),
+        "machine": as_data(provenance.machine()),
         "versions": provenance.versions(),
         "search": [search_figures(scenario.with_users(users)) for users in (3, 4, 5) if users <= scenario.users],
     }

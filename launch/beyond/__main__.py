@@ -19,6 +19,7 @@ from launch.beyond.kept import Kept
 from launch.host import errors, files, provenance
 from launch.host.errors import InputError
 from launch.host.files import write_atomically
+from launch.host.records import as_data
 from launch.host.runtime import use_compilation_cache
 from launch.report.steps import steps_by_users
 from launch.runs.folder import make_folder
@@ -46,7 +47,7 @@ def measure(name: str, seeds: int, folder: pathlib.Path) -> dict[str, Any]:
         "command": "python -m launch.beyond " + " ".join(sys.argv[1:]),
         "commit": provenance.commit() or "unknown",
         "versions": provenance.versions(),
-        "machine": provenance.machine(),
+        "machine": as_data(provenance.machine()),
         "wall_s": round(time.perf_counter() - began[0], 1),
         "cpu_s": round(time.process_time() - began[1], 1),
         "bar_met": row.met(lines),

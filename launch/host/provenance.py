@@ -1,16 +1,14 @@
-"""What made results: commit, machine, package versions, and the log of earlier calls of `reproduce` and `sweep`."""
+"""What made results: commit, machine, package versions."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 import pathlib
 import platform
 import subprocess
 from importlib import metadata
-from typing import Any
 
-from launch.host.errors import InputError
 from launch.host.files import ROOT
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy", "scipy", "gymnasium", "stable-baselines3", "torch")
@@ -43,14 +41,27 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def machine() -> dict[str, Any]:
-    """What computed: system, processor, cores that this process may use."""
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-    }
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What computed."""
+
+    system: str
+    processor: str
+    cores: int  # that this process may use
+    python: str
+
+    def __str__(self) -> str:
+        return f"{self.cores} cores of {self.processor}, {self.system}, Python {self.python}"
+
+
+def machine() -> Machine:
+    """This one."""
+    return Machine(
+        system=f"{platform.system()} {platform.machine()}",
+        processor=_processor(),
+        cores=len(os.sched_getaffinity(0)),
+        python=platform.python_version(),
+    )
 
 
 def versions() -> dict[str, str]:
@@ -62,14 +73,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def read_log(folder: pathlib.Path) -> dict[str, Any]:
-    """What earlier calls noted about each unit's making."""
-    path = folder / "log.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {"units": {}, "peak_memory_gib": 0.0}
-    except (OSError, ValueError) as error:
-        raise InputError(f"log.json: expected a log of units of work, found {error} in {folder}") from error
