@@ -94,7 +94,7 @@ class Agent(Protocol):
     def decide(self, state: Any, obs: chex.Array) -> chex.Array:
         """The greedy joint action ([N] int32) in the observed state [F]."""
 
-    def under(self, state: Any, constraint: float) -> Any:
+    def under(self, state: Any, constraint: float | chex.Array) -> Any:
         """The state with another constraint (%) asked of it; as it is, if the constraint was learned from penalties."""
 
 
@@ -105,7 +105,7 @@ class Penalised:
     def penalty_factor(self) -> float:
         return PENALTY_FACTOR
 
-    def under(self, state: Any, constraint: float) -> Any:
+    def under(self, state: Any, constraint: float | chex.Array) -> Any:
         """Nothing that it could do about another constraint."""
         del constraint
         return state

@@ -6,16 +6,18 @@ that made it; README.md and the pictures are made from all rows that the folder 
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import sys
 import time
-from typing import Any
 
 from absl import flags
 
-from launch.beyond import figures as beyond_figures
-from launch.beyond.bars import ROWS, read, told
+from hl_jax.statistics import Spread
+from launch.beyond import figures
+from launch.beyond.bars import ROWS, Measured, read, told
 from launch.beyond.kept import Kept
+from launch.beyond.lines import Line, TimeLine, UsersLine
 from launch.host import errors, files, provenance
 from launch.host.errors import InputError
 from launch.host.files import write_atomically
@@ -32,30 +34,27 @@ flags.DEFINE_string("run_dir", "runs/factored", "Folder for what was measured.")
 flags.DEFINE_string("reproduction", "", "report.json of launch.reproduce: the other agents' steps, for the picture.")
 
 
-def measure(name: str, seeds: int, folder: pathlib.Path) -> dict[str, Any]:
+def measure(name: str, seeds: int, folder: pathlib.Path) -> Measured[Line]:
     """Measures one row, or what is left of it."""
-    import importlib  # a row's module defines what it needs when it is asked for
-
     row = ROWS[name]
-    function = getattr(importlib.import_module(f"launch.beyond.{row.module}"), row.function)
     began = time.perf_counter(), time.process_time()
     kept = Kept(folder / f"{name}.partial.json", seeds)
-    lines = function() if row.module == "searching" else function(seeds, kept)
+    lines = row.measure(seeds, kept)
     kept.discard()
-    return {
-        "row": name,
-        "command": "python -m launch.beyond " + " ".join(sys.argv[1:]),
-        "commit": provenance.commit() or "unknown",
-        "versions": provenance.versions(),
-        "machine": as_data(provenance.machine()),
-        "wall_s": round(time.perf_counter() - began[0], 1),
-        "cpu_s": round(time.process_time() - began[1], 1),
-        "bar_met": row.met(lines),
-        "lines": lines,
-    }
+    return Measured(
+        row=name,
+        command="python -m launch.beyond " + " ".join(sys.argv[1:]),
+        commit=provenance.commit() or "unknown",
+        versions=provenance.versions(),
+        machine=provenance.machine(),
+        wall_s=round(time.perf_counter() - began[0], 1),
+        cpu_s=round(time.process_time() - began[1], 1),
+        bar_met=row.met(lines),
+        lines=lines,
+    )
 
 
-def table(measured: dict[str, dict[str, Any]]) -> str:
+def table(measured: dict[str, Measured[Line]]) -> str:
     """The table of all measured rows, and each row's lines, as Markdown."""
     parts = [
         "# What `factored` shows",
@@ -68,26 +67,29 @@ def table(measured: dict[str, dict[str, Any]]) -> str:
     ]
     for name, found in measured.items():
         row = ROWS[name]
-        met = "yes" if row.met(found["lines"]) else "**no**"
-        parts.append(f"| `{name}` | {row.title} | {row.bar} | {row.result(found['lines'])} | {met} |")
+        met = "yes" if row.met(found.lines) else "**no**"
+        parts.append(f"| `{name}` | {row.title} | {row.bar} | {row.result(found.lines)} | {met} |")
     for name, found in measured.items():
-        columns = [key for key in found["lines"][0] if key not in ("steps", "users", "after")]
+        fields = [field.name for field in dataclasses.fields(ROWS[name].kind)]
+        columns = [column for column in fields if column not in ("steps", "users", "after")]
+        others = "; ".join(f"{', '.join(one.parts)} on another machine ({one.machine})" for one in found.elsewhere)
         parts += [
             "",
             f"## {name}",
             "",
-            f"`{found['command']}` at {found['commit']}, {found['cpu_s']:g} s of computing",
+            f"`{found.command}` at {found.commit}, {found.cpu_s:g} s of computing" + (f"; {others}" if others else ""),
             "",
         ]
         parts += ["| " + " | ".join(column.replace("_", " ") for column in columns) + " |", "|---" * len(columns) + "|"]
-        parts += ["| " + " | ".join(_cell(line[column]) for column in columns) + " |" for line in found["lines"]]
+        shown = [[_cell(getattr(line, column)) for column in columns] for line in found.lines]
+        parts += ["| " + " | ".join(cells) + " |" for cells in shown]
     return "\n".join([*parts, ""])
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        middle = "never" if value["median"] is None else f"{value['median']:g}"
-        return f"{middle} ({value['succeeded']} of {value['seeds']})"
+def _cell(value: object) -> str:
+    if isinstance(value, Spread):
+        middle = "never" if value.median is None else f"{value.median:g}"
+        return f"{middle} ({value.succeeded} of {value.seeds})"
     return "never" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -102,16 +104,18 @@ def main() -> None:
     for name in FLAGS.rows:
         print(f"{name} …", file=sys.stderr, flush=True)
         found = measure(name, FLAGS.seeds, folder)
-        files.write_json(folder / f"{name}.json", found)
-        print(f"{name}: {ROWS[name].result(found['lines'])} ({found['wall_s']:.0f} s)", file=sys.stderr, flush=True)
+        files.write_json(folder / f"{name}.json", as_data(found))
+        print(f"{name}: {ROWS[name].result(found.lines)} ({found.wall_s:.0f} s)", file=sys.stderr, flush=True)
     measured = read(folder)
     files.write_json(folder / "report.json", told(measured))
     write_atomically(folder / "README.md", table(measured).encode())
-    others = beyond_figures.read_reproduction(FLAGS.reproduction) if FLAGS.reproduction else {}
+    others = figures.read_reproduction(FLAGS.reproduction) if FLAGS.reproduction else {}
     if "users" in measured:
-        write_atomically(folder / "users.png", steps_by_users(measured["users"]["lines"], others))
+        lines = [line for line in measured["users"].lines if isinstance(line, UsersLine)]
+        write_atomically(folder / "users.png", steps_by_users([(line.users, line.steps) for line in lines], others))
     if "time" in measured:
-        write_atomically(folder / "time.png", beyond_figures.decision_times(measured["time"]["lines"]))
+        times = [line for line in measured["time"].lines if isinstance(line, TimeLine)]
+        write_atomically(folder / "time.png", figures.decision_times(times))
     print(f"results: {folder}/README.md")
 
 

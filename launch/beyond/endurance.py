@@ -7,20 +7,22 @@ import functools
 import resource
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hl_jax import evaluation, training
+from hl_jax.agents.world import Agent, Run
 from hl_jax.objective import CONSTRAINTS
 from hl_jax.optimum import oracle
 from hl_jax.scenario import Scenario
+from hl_jax.simulator import EnvParams
 from launch.beyond.kept import Kept
-from launch.beyond.learning import (
+from launch.beyond.learning import EXPERIMENTS
+from launch.beyond.lines import EnduranceLine
+from launch.beyond.running import (
     CHUNK,
-    EXPERIMENTS,
     SPARSE,
     agent_for,
     begin,
@@ -49,7 +51,7 @@ class Course:
     priced: bool = False  # whether what exploring costs is told
 
 
-def _optima(asked: Scenario, params: Any, states: int) -> np.ndarray:
+def _optima(asked: Scenario, params: EnvParams, states: int) -> np.ndarray:
     """The optimum (ms) in each state that decisions are judged in. [E]."""
     if states == 1:
         return np.array([optimum_ms(asked)])
@@ -71,7 +73,7 @@ def worst_window(costs: np.ndarray, least_ms: float) -> float:
     return float(100.0 * (((sums[:, WINDOW:] - sums[:, :-WINDOW]) / WINDOW).max() / least_ms - 1.0))
 
 
-def _after_change(course: Course, agent: Any, runs: Any) -> int | None:
+def _after_change(course: Course, agent: Agent, runs: Run) -> int | None:
     """Real steps until all decisions of all seeds are within 1 % for good once the edge is twice as slow."""
     timing = course.scenario.timing
     slower = dataclasses.replace(timing, edge_ms=2.0 * timing.edge_ms, edge_share_ms=2.0 * timing.edge_share_ms)
@@ -84,7 +86,7 @@ def _after_change(course: Course, agent: Any, runs: Any) -> int | None:
     return evaluation.first_lasting(range(1, len(good) + 1), [bool(one) for one in good])
 
 
-def measure(course: Course) -> list[dict[str, Any]]:
+def measure(course: Course) -> list[EnduranceLine]:
     """One line of the row."""
     asked, agent = course.scenario, agent_for(course.scenario.users)
     states = STATES if asked.dynamics else 1
@@ -105,34 +107,34 @@ def measure(course: Course) -> list[dict[str, Any]]:
             regret.append(regrets(seen, optima)[:, skipped:])
     each = np.concatenate(regret, axis=1)
     over = each > 100.0 * evaluation.TOLERANCE
-    line = {
-        "case": course.name,
-        "seeds": course.seeds,
-        "steps": course.steps,
-        "not_finite": int(np.concatenate(wrong, axis=1).any(axis=1).sum()),
-        "decisions": int(each.size),
-        "over_share_percent": float(100.0 * over.mean()),
-        # The strictest reading: an evaluation counts as bad if one of its decisions, in any state, is.
-        "bad_evaluations_percent": float(100.0 * over.any(axis=(2, 3)).mean()),
-        "worst_regret_percent": float(each.max()),
-        "worst_window_percent": worst_window(np.concatenate(costs, axis=1), float(optima[0]))
-        if course.priced
-        else None,
-        "steps_after_change": after,
-        **_flatness(seconds),
-        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-    }
-    return [line]
+    return [
+        EnduranceLine(
+            case=course.name,
+            seeds=course.seeds,
+            steps=course.steps,
+            not_finite=int(np.concatenate(wrong, axis=1).any(axis=1).sum()),
+            decisions=int(each.size),
+            over_share_percent=float(100.0 * over.mean()),
+            bad_evaluations_percent=float(100.0 * over.any(axis=(2, 3)).mean()),
+            worst_regret_percent=float(each.max()),
+            worst_window_percent=worst_window(np.concatenate(costs, axis=1), float(optima[0]))
+            if course.priced
+            else None,
+            steps_after_change=after,
+            step_time_ratio=_flatness(seconds),
+            peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        )
+    ]
 
 
-def _flatness(seconds: Sequence[float]) -> dict[str, float]:
+def _flatness(seconds: Sequence[float]) -> float:
     """Time a step at the end and near the start (the second 1,000 steps, or the second half of a short run)."""
     part = max(min(1000 // CHUNK, len(seconds) // 3), 1)
     early, late = np.median(seconds[part : 2 * part]), np.median(seconds[-part:])
-    return {"step_time_ratio": float(late / early)}
+    return float(late / early)
 
 
-def endurance(seeds: int, kept: Kept) -> list[dict[str, Any]]:
+def endurance(seeds: int, kept: Kept) -> list[EnduranceLine]:
     """All lines; `seeds` of a headline row (20) means 10 of each cell, and a quarter of them for the longest runs."""
     most, few = max(seeds // 2, 1), max(seeds // 4, 1)
     courses = [
@@ -150,5 +152,8 @@ def endurance(seeds: int, kept: Kept) -> list[dict[str, Any]]:
         for name, limit in (("A", "85"), ("B", "Min"), ("D", "Max"))
     ]
     parts = {course.name: functools.partial(measure, course) for course in courses}
-    told = "above 1 % {over_share_percent:.3f} %, worst {worst_regret_percent:.2f} %"
-    return kept.measure(parts, lambda line: told.format(**line))
+
+    def told(line: EnduranceLine) -> str:
+        return f"above 1 % {line.over_share_percent:.3f} %, worst {line.worst_regret_percent:.2f} %"
+
+    return kept.measure(EnduranceLine, parts, told)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import pathlib
-from typing import Any
+from collections.abc import Sequence
 
 from launch.beyond.bars import DECISION_MS
+from launch.beyond.lines import TimeLine
 from launch.host.errors import InputError
 from launch.report.plotting import LINE, TRUTH, plt, png
 from launch.report.steps import steps_of
@@ -28,11 +29,11 @@ def read_reproduction(path: str) -> dict[str, list[tuple[int, float]]]:
         ) from error
 
 
-def decision_times(lines: list[dict[str, Any]]) -> bytes:
+def decision_times(lines: Sequence[TimeLine]) -> bytes:
     """Milliseconds of one decision on one core against the number of devices, with the bars, as a PNG."""
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    users = [line["users"] for line in lines]
-    axes.plot(users, [line["cpu_ms"] for line in lines], color=LINE, marker="o", lw=2, label="one decision, one core")
+    users = [line.users for line in lines]
+    axes.plot(users, [line.cpu_ms for line in lines], color=LINE, marker="o", lw=2, label="one decision, one core")
     axes.plot(list(DECISION_MS), list(DECISION_MS.values()), color=TRUTH, marker="_", ms=16, mew=2, ls="", label="bar")
     axes.set_yscale("log")
     axes.set_xlabel("devices")

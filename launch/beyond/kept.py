@@ -2,44 +2,66 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeVar
 
+from launch.beyond.lines import Line
 from launch.host import files, provenance
-from launch.host.files import write_atomically
 from launch.host.progress import Progress
+from launch.host.records import as_data, from_data
+
+Some = TypeVar("Some", bound=Line)
+Part = Callable[[], list[Some]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stamp:
+    """What made lines."""
+
+    commit: str | None
+    versions: dict[str, str]
+    seeds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Content:
+    stamp: _Stamp
+    lines: dict[str, list[dict[str, object]]]  # by part
 
 
 class Kept:
-    """Lines by name; those of other code, other versions or another number of seeds don't count."""
+    """Lines by part; those of other code, other versions or another number of seeds don't count."""
 
     def __init__(self, path: pathlib.Path, seeds: int) -> None:
         commit = provenance.commit()
         # Changed files have no name by which to know them again.
         self._path = path if commit is not None and not commit.endswith("+") else None
-        self._stamp = {"commit": commit, "versions": provenance.versions(), "seeds": seeds}
-        found = (files.read_json(path) if self._path else None) or {}
-        self._done: dict[str, list[dict[str, Any]]] = found["lines"] if found.get("stamp") == self._stamp else {}
-        self._row = path.name.split(".")[0]
+        self._stamp = _Stamp(commit, provenance.versions(), seeds)
+        data = files.read_json(path) if self._path else None
+        found = None if data is None else from_data(_Content, data, str(path))
+        self._done = found.lines if found and found.stamp == self._stamp else {}
+        self._where, self._row = str(path), path.name.split(".")[0]
 
-    def measure(
-        self, parts: Mapping[str, Callable[[], list[dict[str, Any]]]], tell: Callable[[dict[str, Any]], str]
-    ) -> list[dict[str, Any]]:
+    def measure(self, kind: type[Some], parts: Mapping[str, Part[Some]], tell: Callable[[Some], str]) -> list[Some]:
         """The lines of all parts in order; a part that isn't there yet is measured and kept. `tell` is for a person."""
+        lines = []
         with Progress(len(parts), sum(name in self._done for name in parts), self._row, "part") as progress:
             for name, part in parts.items():
-                if name not in self._done:
-                    self._done[name] = part()
-                    self._write()
-                    progress.advance(1, f"{name}: {tell(self._done[name][-1])}")
-        return [line for name in parts for line in self._done[name]]
+                if name in self._done:
+                    lines += from_data(list[kind], self._done[name], self._where)  # type: ignore[valid-type]
+                    continue
+                new = part()
+                self._done[name] = as_data(new)
+                self._write()
+                progress.advance(1, f"{name}: {tell(new[-1])}")
+                lines += new
+        return lines
 
     def _write(self) -> None:
         if self._path is not None:
-            content = {"stamp": self._stamp, "lines": self._done}
-            write_atomically(self._path, (json.dumps(content) + "\n").encode())
+            files.write_json(self._path, as_data(_Content(self._stamp, self._done)), indent=None)
 
     def discard(self) -> None:
         """Once the row is written."""

@@ -9,21 +9,22 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hl_jax import simulator, training
 from hl_jax.agents.factored import agent as factored
+from hl_jax.agents.factored.config import FactoredConfig
 from hl_jax.agents.world import compiled_world
 from hl_jax.optimum import milp, oracle
 from hl_jax.scenario import CONTENTION_FORMS, LINKS, Device, Node, Scenario
 from hl_jax.search import structured
 from hl_jax.search.costs import Costs, Found
-from launch.beyond.learning import scenario
-from launch.inputs.agents import make_agent
+from launch.beyond.lines import BruteLine, MilpLine, TimeLine
+from launch.beyond.running import scenario
 
 BRUTE_INSTANCES = 1000
 BRUTE_USERS = 5
@@ -65,7 +66,7 @@ def costs_of(program: milp.Program) -> Costs:
 
 
 @jax.jit
-def _all_times(params: simulator.EnvParams, actions: Any) -> tuple[Any, Any]:
+def _all_times(params: simulator.EnvParams, actions: chex.Array) -> tuple[chex.Array, chex.Array]:
     response = jax.vmap(simulator.response_ms, in_axes=(None, None, 0))(params, params.start, actions)
     return response, jax.vmap(simulator.meets_constraint, in_axes=(None, 0))(params, actions)
 
@@ -96,7 +97,7 @@ def same_best(found: Found, actions: np.ndarray, means: np.ndarray) -> bool:
     return len(listed) == int(finite.sum()) and set(map(tuple, actions[clear].tolist())) <= listed
 
 
-def brute(instances: int = BRUTE_INSTANCES) -> list[dict[str, Any]]:
+def brute(instances: int = BRUTE_INSTANCES) -> list[BruteLine]:
     """K best joint actions of five devices: the search's and brute force's."""
     find = jax.jit(lambda costs: structured.k_best(costs, K))
     random = np.random.default_rng(1)
@@ -106,52 +107,70 @@ def brute(instances: int = BRUTE_INSTANCES) -> list[dict[str, Any]]:
         found = find(costs_of(milp.probe(params)))
         same += same_best(found, *brute_force(params, K))
         certain += bool(found.exact)
-    line = {"case": f"{BRUTE_USERS} devices, K = {K}", "instances": instances, "same": same, "proven": certain}
-    return [line]
+    return [BruteLine(f"{BRUTE_USERS} devices, K = {K}", instances=instances, same=same, proven=certain)]
 
 
-def _seconds(call: Callable[[], Any]) -> float:
+def _seconds(call: Callable[[], Found]) -> float:
     start = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - start
 
 
-def against_milp(instances: int = MILP_INSTANCES) -> list[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class _Contest:
+    """One instance, solved by both."""
+
+    excess: float  # of the search's answer over HiGHS's, relative
+    gap: float  # of the search's answer over its own lower bound
+    violated: bool  # whether that bound is above the optimum
+    offloading: bool  # whether the optimum offloads anything
+    ours_s: float
+    highs_s: float
+
+
+def _contest(find: Callable[[Costs], Found], program: milp.Program, exact: bool) -> _Contest:
+    costs = costs_of(program)
+    start = time.perf_counter()
+    truth = milp.solve(program, HIGHS_GAP[exact], time_limit_s=60.0)
+    highs_s = time.perf_counter() - start
+    ours_s = _seconds(functools.partial(find, costs))
+    found = jax.tree.map(np.asarray, find(costs))
+    return _Contest(
+        excess=float(found.mean_ms[0]) / truth.art_ms - 1.0,
+        gap=1.0 - float(found.lower_bound_ms) / float(found.mean_ms[0]),
+        violated=bool(found.lower_bound_ms > truth.art_ms * (1.0 + oracle.TIE_TOLERANCE)),
+        offloading=max(truth.decision) >= program.local.shape[1],
+        ours_s=ours_s,
+        highs_s=highs_s,
+    )
+
+
+def against_milp(instances: int = MILP_INSTANCES) -> list[MilpLine]:
     """The search and HiGHS on the same instances, taking turns; a line for each number of devices."""
     lines = []
     for users in FLEETS:
         random = np.random.default_rng(users)
         find = jax.jit(structured.best)
-        excess, ratios, ours, theirs, gaps, violated, offloading = [], [], [], [], [], 0, 0
+        each = []
         for index in range(instances // len(FLEETS)):
             asked = random_scenario(random, users, STRICT * (index % 2))
             program = milp.probe(simulator.make_params(asked))
-            costs = costs_of(program)
             if index == 0:
-                jax.block_until_ready(find(costs))  # compiles
-            start = time.perf_counter()
-            truth = milp.solve(program, HIGHS_GAP[users <= structured.EXACT_USERS], time_limit_s=60.0)
-            theirs.append(time.perf_counter() - start)
-            ours.append(_seconds(functools.partial(find, costs)))
-            found = jax.tree.map(np.asarray, find(costs))
-            ratios.append(theirs[-1] / ours[-1])
-            excess.append(float(found.mean_ms[0]) / truth.art_ms - 1.0)
-            gaps.append(1.0 - float(found.lower_bound_ms) / float(found.mean_ms[0]))
-            offloading += max(truth.decision) >= program.local.shape[1]
-            violated += bool(found.lower_bound_ms > truth.art_ms * (1.0 + oracle.TIE_TOLERANCE))
+                jax.block_until_ready(find(costs_of(program)))  # compiles
+            each.append(_contest(find, program, users <= structured.EXACT_USERS))
         lines.append(
-            {
-                "case": f"{users} devices",
-                "users": users,
-                "instances": len(excess),
-                "offloading": offloading,
-                "worst_excess": max(excess),
-                "worst_gap_to_own_bound": max(gaps),
-                "bound_violated": violated,
-                "search_ms": 1e3 * statistics.median(ours),
-                "highs_ms": 1e3 * statistics.median(theirs),
-                "speed_up": statistics.median(ratios),
-            }
+            MilpLine(
+                case=f"{users} devices",
+                users=users,
+                instances=len(each),
+                offloading=sum(one.offloading for one in each),
+                worst_excess=max(one.excess for one in each),
+                worst_gap_to_own_bound=max(one.gap for one in each),
+                bound_violated=sum(one.violated for one in each),
+                search_ms=1e3 * statistics.median(one.ours_s for one in each),
+                highs_ms=1e3 * statistics.median(one.highs_s for one in each),
+                speed_up=statistics.median(one.highs_s / one.ours_s for one in each),
+            )
         )
     return lines
 
@@ -173,13 +192,12 @@ def _one_core() -> Iterator[None]:
         allow(cores)
 
 
-def decision_time(fleets: tuple[int, ...] = (1, 2, 5, 10, 20, 30, 50, 70, 100)) -> list[dict[str, Any]]:
+def decision_time(fleets: tuple[int, ...] = (1, 2, 5, 10, 20, 30, 50, 70, 100)) -> list[TimeLine]:
     """Milliseconds of one decision of a trained `factored`, compiled, on one core."""
     lines = []
     for users in fleets:
         asked = scenario("hundred").with_users(users)
-        config = factored.FactoredConfig()
-        agent: Any = make_agent("factored", config, asked)
+        agent = factored.make(FactoredConfig(), asked)
         params = training.params_for(agent, asked)
         world = compiled_world(simulator.Orchestration(), params)
         run = training.init(agent, jnp.int32(0), params)
@@ -197,15 +215,14 @@ def decision_time(fleets: tuple[int, ...] = (1, 2, 5, 10, 20, 30, 50, 70, 100)) 
                 cpu.append(1e3 * (time.process_time() - began))
         found = decide(state, state.obs)
         lines.append(
-            {
-                "case": f"{users} devices",
-                "users": users,
-                "least_ms": min(wall[2:]),
-                "median_ms": statistics.median(wall[2:]),
-                # What other programs take of the core doesn't count here.
-                "cpu_ms": statistics.median(cpu[2:]),
-                "compile_s": compile_s,
-                "gap_to_own_bound": float(1.0 - found.lower_bound_ms / found.mean_ms[0]),
-            }
+            TimeLine(
+                case=f"{users} devices",
+                users=users,
+                least_ms=min(wall[2:]),
+                median_ms=statistics.median(wall[2:]),
+                cpu_ms=statistics.median(cpu[2:]),
+                compile_s=compile_s,
+                gap_to_own_bound=float(1.0 - found.lower_bound_ms / found.mean_ms[0]),
+            )
         )
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,15 @@ def steps_of(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def steps_by_users(lines: list[dict[str, Any]], others: dict[str, list[tuple[int, float]]]) -> bytes:
-    """Real steps to optimal against the number of users, all agents on one logarithmic scale, as a PNG."""
+def steps_by_users(
+    factored: Sequence[tuple[int, Sequence[int | None]]], others: Mapping[str, Sequence[tuple[int, float]]]
+) -> bytes:
+    """Real steps to optimal against the number of users, all agents on one logarithmic scale, as a PNG.
+
+    Args:
+      factored: numbers of devices, each with every seed's steps (None: never).
+      others: numbers of devices, each with the median steps of an agent's seeds, by agent.
+    """
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     printed = [
         row for row in tomllib.loads(TABLE_VI.read_text(encoding="utf-8"))["rows"] if row["constraint"] == CONSTRAINT
@@ -51,10 +59,10 @@ def steps_by_users(lines: list[dict[str, Any]], others: dict[str, list[tuple[int
         if others.get(agent):
             ours = sorted(others[agent])
             axes.plot(*zip(*ours, strict=True), color=colour, marker="o", lw=1.8, label=f"{agent}, measured here")
-    users = np.array([line["users"] for line in lines])
-    steps = [[np.inf if step is None else step for step in line["steps"]] for line in lines]
+    users = np.array([count for count, _ in factored])
+    steps = [[np.inf if step is None else step for step in seeds] for _, seeds in factored]
     axes.fill_between(users, [min(one) for one in steps], [max(one) for one in steps], color=BAND, alpha=0.6, lw=0)
-    medians = [line["steps_to_optimal"]["median"] for line in lines]
+    medians = [float(np.median(seeds)) for seeds in steps]
     axes.plot(
         users, medians, color=LINE, marker="o", lw=2, label=f"factored, median and range of {len(steps[0])} seeds"
     )

@@ -18,12 +18,14 @@ from hl_jax.agents.hybrid.config import HybridConfig
 from hl_jax.agents.q_learning import agent as q_learning
 from hl_jax.agents.world import Totals
 from hl_jax.objective import sufficient_penalty
+from hl_jax.statistics import Spread
 from launch import train
 from launch.host.errors import RunError
 from launch.inputs.agents import make_agent
 from launch.inputs.settings import Settings
 from launch.runs import on_simulator as simulated
-from launch.runs import unit as units
+from launch.runs import unit
+from launch.runs.folder import RunFolder
 from tests.helpers.builders import small_scenario
 from tests.helpers.trees import assert_identical, plain
 
@@ -123,21 +125,21 @@ def test_a_spoilt_seed_ends_alone_and_is_told(name, leaf, lanes, tmp_path, monke
     spoilt = _Spoilt(make_agent(name, CONFIGS[name], SCENARIO), leaf)
     monkeypatch.setattr(simulated, "make_agent", lambda *_: spoilt)
     with jax.debug_nans(False):
-        summary = units.run(_settings(name, lanes), tmp_path / "run", threads=1)
+        summary = unit.run(_settings(name, lanes), RunFolder(tmp_path / "run"), threads=1)
     params = training.params_for(spoilt, SCENARIO)
     sick = {seed for seed in SEEDS if bool(training.init(spoilt, jnp.int32(seed), params).agent.sick)}
     assert 0 < len(sick) < len(SEEDS)
-    for seed in summary["seeds"]:
-        failed = seed["failed"]
-        assert (failed is not None) == (seed["seed"] in sick)
+    for seed in summary.seeds:
+        failed = seed.failed
+        assert (failed is not None) == (seed.seed in sick)
         if failed:
-            assert failed["epoch"] == SICK_EPOCH
-            assert "inner." in failed["what"]
-            assert seed["steps_to_optimal"] is None
-            assert np.isfinite(seed["art_ms"])
-    assert summary["aggregate"]["failed"] == len(sick)
+            assert failed.epoch == SICK_EPOCH
+            assert "inner." in failed.what
+            assert seed.steps_to_optimal is None
+            assert np.isfinite(seed.art_ms)
+    assert summary.aggregate.failed == len(sick)
     # It isn't slow: it counts nowhere.
-    assert summary["aggregate"]["steps_to_optimal"]["seeds"] == len(SEEDS) - len(sick)
+    assert summary.aggregate.steps_to_optimal.seeds == len(SEEDS) - len(sick)
     rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1:]
     assert "nan" not in " ".join(rows)
     for seed in SEEDS:
@@ -151,12 +153,12 @@ def test_a_spoilt_seed_ends_alone_and_is_told(name, leaf, lanes, tmp_path, monke
         train.check_seeds(summary)
     # What is on disk is the last finite state, and a run that goes on from there ends the same.
     (tmp_path / "run" / "summary.json").unlink()
-    simulation = simulated.Simulation(_settings(name, lanes), tmp_path / "run", _settings(name, lanes).digest, 1)
+    simulation = simulated.Simulation(_settings(name, lanes), RunFolder(tmp_path / "run"), 1)
     for group in simulation.groups():
         fields = jax.tree.leaves(jax.tree.map(lambda leaf: not np.isnan(leaf).any(), plain(group.run.agent)))
         assert all(fields)
     with jax.debug_nans(False):
-        assert units.run(_settings(name, lanes), tmp_path / "run", threads=1)["seeds"] == summary["seeds"]
+        assert unit.run(_settings(name, lanes), RunFolder(tmp_path / "run"), threads=1).seeds == summary.seeds
 
 
 def test_healthy_seeds_are_what_they_are_without_a_spoilt_one(tmp_path, monkeypatch):
@@ -167,10 +169,10 @@ def test_healthy_seeds_are_what_they_are_without_a_spoilt_one(tmp_path, monkeypa
         monkeypatch.setattr(f"{__name__}.SICK_EPOCH", sick_epoch)
         monkeypatch.setattr(simulated, "make_agent", lambda *_: fine)
         with jax.debug_nans(False):
-            summary = units.run(_settings("q_learning", 4), tmp_path / str(sick_epoch), threads=1)
+            summary = unit.run(_settings("q_learning", 4), RunFolder(tmp_path / str(sick_epoch)), threads=1)
         results[sick_epoch] = {
-            seed["seed"]: {name: value for name, value in seed.items() if not name.endswith("_s")}
-            for seed in summary["seeds"]
+            seed.seed: {name: value for name, value in vars(seed).items() if not name.endswith("_s")}
+            for seed in summary.seeds
         }
     healthy = [seed for seed, one in results[SICK_EPOCH].items() if one["failed"] is None]
     assert healthy
@@ -264,16 +266,13 @@ def test_a_run_whose_every_seed_fails_at_once_still_leaves_a_summary(tmp_path, m
     spoilt = _Spoilt(_small("q_learning"), 0, every=True)
     monkeypatch.setattr(simulated, "make_agent", lambda *_: spoilt)
     with jax.debug_nans(False):
-        summary = units.run(_settings("q_learning"), tmp_path / "run", threads=1)
-    assert summary["aggregate"]["failed"] == len(SEEDS)
-    assert summary["aggregate"]["art_ms"] is None
-    assert summary["aggregate"]["steps_to_optimal"] == {
-        "seeds": 0,
-        "succeeded": 0,
-        "median": None,
-        "median_interval": [None, None],
-        "iqm": None,
-        "iqm_interval": [None, None],
-    }
-    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+        summary = unit.run(_settings("q_learning"), RunFolder(tmp_path / "run"), threads=1)
+    assert summary.aggregate.failed == len(SEEDS)
+    assert summary.aggregate.art_ms is None
+    assert summary.aggregate.steps_to_optimal == Spread(0, 0, None, (None, None), None, (None, None))
+    assert RunFolder(tmp_path / "run").summary() == summary
+    nothing = {"seeds": 0, "succeeded": 0, "median": None, "iqm": None}
+    nothing |= {"median_interval": [None, None], "iqm_interval": [None, None]}
+    left = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert left["aggregate"]["steps_to_optimal"] == nothing
     assert len(list((tmp_path / "run" / "checkpoints").glob("*.ckpt"))) == len(SEEDS)

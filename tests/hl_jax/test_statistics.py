@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -105,27 +106,27 @@ def test_an_interval_repeats_and_its_seed_matters():
 
 def test_a_summary_by_hand():
     found = statistics.summarize([100, None, 400, 200])
-    assert (found["seeds"], found["succeeded"], found["median"], found["iqm"]) == (4, 3, 300.0, 300.0)
-    assert found["median_interval"] == [100.0, None]  # resamples of one value alone, and of many that never got there
+    assert (found.seeds, found.succeeded, found.median, found.iqm) == (4, 3, 300.0, 300.0)
+    assert found.median_interval == (100.0, None)  # resamples of one value alone, and of many that never got there
     one = statistics.summarize([250])
-    assert one["median_interval"] == one["iqm_interval"] == [250.0, 250.0]
+    assert one.median_interval == one.iqm_interval == (250.0, 250.0)
 
 
 @settings(max_examples=25)
 @given(st.lists(st.one_of(st.none(), st.integers(0, 10**6)), min_size=1, max_size=10))
 def test_a_summary_is_strict_json_and_its_intervals_hold_the_estimate(values):
     found = statistics.summarize(values)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["succeeded"] == sum(value is not None for value in values)
+    plain = dataclasses.asdict(found)
+    assert json.loads(json.dumps(plain, allow_nan=False)) == json.loads(json.dumps(plain))
+    assert found.succeeded == sum(value is not None for value in values)
     for name in ("median", "iqm"):
         low, middle, high = (
             INF if value is None else value
-            for value in (found[f"{name}_interval"][0], found[name], found[f"{name}_interval"][1])
+            for value in (plain[f"{name}_interval"][0], plain[name], plain[f"{name}_interval"][1])
         )
         assert low <= middle <= high
 
 
 def test_nobody_got_there():
     found = statistics.summarize([None] * 5)
-    nothing = {"median": None, "median_interval": [None, None], "iqm": None, "iqm_interval": [None, None]}
-    assert found == {"seeds": 5, "succeeded": 0, **nothing}
+    assert found == statistics.Spread(5, 0, None, (None, None), None, (None, None))

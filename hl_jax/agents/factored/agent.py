@@ -28,9 +28,11 @@ from hl_jax.agents.factored import exploring as factored_exploring
 from hl_jax.agents.factored import levels as factored_levels
 from hl_jax.agents.factored import linear as factored_linear
 from hl_jax.agents.factored import model as factored_model
+from hl_jax.agents.factored import posterior as posteriors
 from hl_jax.agents.factored import reports as factored_reports
 from hl_jax.agents.factored.config import FactoredConfig
-from hl_jax.agents.factored.model import Posterior, ResponseModel, Situation
+from hl_jax.agents.factored.model import ResponseModel, Situation
+from hl_jax.agents.factored.posterior import Posterior
 from hl_jax.agents.world import Run, Totals, World, real_step
 from hl_jax.choices import local_models, node_tasks
 from hl_jax.objective import PENALTY_FACTOR
@@ -176,7 +178,7 @@ class Factored:
         """A hypothesis, and costs under a model that each device draws from its posterior. The keys are consumed."""
         which = jax.random.categorical(hypothesis_key, state.posterior.evidence)
         drawn = jax.tree.map(lambda x: x[which], state.posterior)
-        weights = factored_model.sample(sample_key, drawn, self.users)
+        weights = posteriors.sample(sample_key, drawn, self.users)
         return drawn, self.costs(state, weights, state.situation, state.constraint)
 
     def _most_telling(self, state: FactoredState, drawn: Posterior, found: Found) -> chex.Array:
@@ -189,7 +191,7 @@ class Factored:
         """Lines 24 to 28 of Algorithm 1: of the K best joint actions under sampled models the most telling ([N])."""
         key, hypothesis_key, sample_key, curious_key, look_key = jax.random.split(state.key, 5)
         drawn, sampled = self._sampled(hypothesis_key, sample_key, state)
-        likeliest = factored_model.likeliest(state.posterior).mean
+        likeliest = posteriors.likeliest(state.posterior).mean
         expected = self.costs(state, likeliest[None, :], state.situation, state.constraint)
         greedy = self._find(expected)
         least = greedy.mean_ms[0]
@@ -211,7 +213,7 @@ class Factored:
         above its highest background so far was put there by tasks, and makes nothing less sure.
         """
         caution = self.config.caution * jnp.clip(1.0 - state.account.loan, 0.0, 1.0)
-        best = factored_model.likeliest(state.posterior)
+        best = posteriors.likeliest(state.posterior)
         level = jnp.minimum(situation.level, state.highest)
         spread = self.model.unsure(best, situation.replace(level=level))
         longer = jnp.exp(caution * jnp.minimum(spread, UNKNOWN))
@@ -297,7 +299,7 @@ class Factored:
             return run.replace(agent=self.fit_model(self.observe(agent, action, info["response_ms"], obs)))
 
         run = world.repeat(self.config.epoch_steps, step, run.replace(totals=Totals.zero()))
-        likeliest = factored_model.likeliest(run.agent.posterior)
+        likeliest = posteriors.likeliest(run.agent.posterior)
         return run, {"model_noise": likeliest.noise, "changes": run.agent.changes.astype(jnp.float32)}
 
 

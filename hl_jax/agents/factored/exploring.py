@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax.agents.factored import model as factored_model
-from hl_jax.agents.factored.model import Posterior, ResponseModel, Situation
+from hl_jax.agents.factored import posterior as posteriors
+from hl_jax.agents.factored.model import ResponseModel, Situation
+from hl_jax.agents.factored.posterior import Posterior
 from hl_jax.choices import local_models, node_choices
 
 LEARNING = 30.0  # costs of the best joint action that may be lent to learning from nothing
@@ -76,12 +77,12 @@ def _unsure(key: chex.PRNGKey, model: ResponseModel, posterior: Posterior, situa
     """
 
     def spread(key: chex.PRNGKey, hypothesis: Posterior) -> chex.Array:
-        drawn = factored_model.sample(key, hypothesis, MODELS_DRAWN)
+        drawn = posteriors.sample(key, hypothesis, MODELS_DRAWN)
         return jnp.std(jnp.log(jax.vmap(lambda weights: model.times(weights[None, :], situation))(drawn)), axis=0)
 
     keys = jax.random.split(key, posterior.evidence.shape[0])
     spreads = jax.vmap(spread)(keys, posterior)  # [X, N, P]
-    return jnp.max(jnp.where(factored_model.tenable(posterior)[:, None, None], spreads, 0.0), axis=0)
+    return jnp.max(jnp.where(posteriors.tenable(posterior)[:, None, None], spreads, 0.0), axis=0)
 
 
 def _rival(times: chex.Array, accuracy: tuple[float, ...], users: int) -> chex.Array:
@@ -118,7 +119,7 @@ def worth(
       everyone: [] bool, whether to ask all devices.
     """
     draw_key, half_key, device_key = jax.random.split(key, 3)
-    likeliest = factored_model.likeliest(posterior)
+    likeliest = posteriors.likeliest(posterior)
     times = model.times(likeliest.mean[None, :], situation)
     unsure = _unsure(draw_key, model, posterior, situation)
     rival = _rival(times, accuracy, model.users)

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hl_jax.agents.factored import linear
+from hl_jax.agents.factored.posterior import Posterior
 from hl_jax.choices import edge_choice, node_tasks
 
 LEVEL_TOP = 8.0  # Table II: a node's CPU level is 0..8
@@ -33,7 +34,6 @@ SETTLED = 1e-2  # a Gauss-Newton step that moves no weight by more prior standar
 PARTS = np.array([1.0, 0.5, 0.25, 0.0625, 0.0], np.float32)  # of a Gauss-Newton step, of which the best is taken
 LEAST_PART = 0.05  # of its factor that a predicted time keeps, however negative the amounts
 LOG_REACH = 20.0  # a factor stays within e^-20..e^20 of the scale
-TENABLE = 7.0  # log of the factor by which a hypothesis may be less probable than the best one
 KNOTS = 16  # at most, of a node's levels over the number of tasks
 DRAWS = 16  # that tell how unsure a time is
 
@@ -71,17 +71,6 @@ class Situation:
     level: chex.Array  # [2] CPU level of edge and cloud, 0..8
     memory: chex.Array  # [2] 0/1
     weak: chex.Array  # [2] 0/1
-
-
-@chex.dataclass(frozen=True)
-class Posterior:
-    """Weights [X, D] under each of X hypotheses, most probable ones with the factor of their precision."""
-
-    mean: chex.Array  # [X, D]
-    root: chex.Array  # [X, D, D] upper triangle R whose R^T R is the precision
-    evidence: chex.Array  # [X] log probability of all reports, up to a constant
-    noise: chex.Array  # [X] standard deviation of a report's logarithm
-    deviations: chex.Array  # [X, K, D] K draws less the mean, always from the same normal numbers
 
 
 @chex.dataclass(frozen=True)
@@ -382,20 +371,3 @@ def slopes(weights: chex.Array, factors: chex.Array, amounts: chex.Array) -> che
     size = factors.shape[1]
     time, grown = predicted(factors @ weights[:size], amounts @ weights[size:])
     return jnp.concatenate([factors * (grown / time)[:, None], amounts / time[:, None]], axis=1)
-
-
-def likeliest(posterior: Posterior) -> Posterior:
-    """The hypothesis of most evidence alone: every field without its first axis."""
-    best = jnp.argmax(posterior.evidence)
-    return jax.tree.map(lambda x: x[best], posterior)
-
-
-def tenable(posterior: Posterior) -> chex.Array:
-    """Which hypotheses aren't much less probable than the best one. [X] bool."""
-    return posterior.evidence >= jnp.max(posterior.evidence) - TENABLE
-
-
-def sample(key: chex.PRNGKey, posterior: Posterior, count: int) -> chex.Array:
-    """Draws `count` weight vectors from one hypothesis' posterior. [count, D]; the key is consumed."""
-    draws = jax.random.normal(key, (posterior.mean.shape[0], count))
-    return (posterior.mean[:, None] + linear.solve(posterior.root, draws)).T

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 
 from hl_jax.agents.factored import linear as factored_linear
 from hl_jax.agents.factored import model as factored_model
-from hl_jax.agents.factored.model import Posterior, Reports
+from hl_jax.agents.factored import posterior as posteriors
+from hl_jax.agents.factored.model import Reports
+from hl_jax.agents.factored.posterior import Posterior
 
 LOCAL, EDGE, CLOUD = 0, 1, 2  # kinds of task
 
@@ -64,7 +66,7 @@ def surprises(posterior: Posterior, row: Reports, deviations: float, least: floa
         return jnp.where(gone, jnp.sign(mean_error), 0.0)
 
     signs = jax.vmap(under)(posterior)  # [X, N + 2]
-    untenable = ~factored_model.tenable(posterior)
+    untenable = ~posteriors.tenable(posterior)
     slower = jnp.all((signs > 0.0) | untenable[:, None], axis=0)
     faster = jnp.all((signs < 0.0) | untenable[:, None], axis=0)
     return jnp.where(slower, 1.0, jnp.where(faster, -1.0, 0.0))

@@ -20,7 +20,8 @@ from hl_jax.scenario import Device, Node, Scenario
 from launch.evaluate import asked_constraints
 from launch.host.errors import InputError
 from launch.inputs.settings import Settings
-from launch.runs import unit as units
+from launch.runs import unit
+from launch.runs.folder import RunFolder
 from tests.helpers.builders import POOL, TIMING, small_scenario
 from tests.helpers.trees import assert_identical
 
@@ -141,7 +142,7 @@ def test_the_model_recovers_planted_times(form):
         state = observe(state, action, true(action), state.obs)
     for _ in range(3):  # each fit starts from the last one's noise
         state = fit_model(state)
-    mean = factored.factored_model.likeliest(state.posterior).mean
+    mean = factored.posteriors.likeliest(state.posterior).mean
     weights = jnp.broadcast_to(mean, (USERS, mean.shape[0]))
     costs = AGENT.costs(state, weights, state.situation, state.constraint)
     np.testing.assert_allclose(costs.local, params.local_ms, rtol=0.02)
@@ -180,9 +181,9 @@ def test_the_same_agent_runs_in_a_world_stepped_from_the_host():
 def test_a_training_leaves_a_whole_run_folder(tmp_path):
     config = factored.FactoredConfig(epochs=4, recent=8)
     chosen = Settings(small_scenario(2, constraint=80.0), "80", "factored", config, (0, 1), 1)
-    summary = units.run(chosen, tmp_path / "run", threads=1)
-    assert [seed["real_steps"] for seed in summary["seeds"]] == [4, 4]
-    assert all(seed["accuracy"] >= 80.0 for seed in summary["seeds"])
+    summary = unit.run(chosen, RunFolder(tmp_path / "run"), threads=1)
+    assert [seed.real_steps for seed in summary.seeds] == [4, 4]
+    assert all(seed.accuracy >= 80.0 for seed in summary.seeds)
     assert (tmp_path / "run" / "decisions.md").exists()
 
 

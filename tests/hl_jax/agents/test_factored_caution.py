@@ -13,7 +13,7 @@ import pytest
 
 from hl_jax import simulator
 from hl_jax.agents.factored import agent as factored
-from hl_jax.agents.factored import model as factored_model
+from hl_jax.agents.factored import posterior as posteriors
 from tests.helpers.builders import D0, EDGE, small_scenario
 
 USERS = 3
@@ -49,7 +49,7 @@ def test_deviations_are_the_normal_numbers_seen_through_the_posterior():
 
 def test_a_time_is_as_unsure_as_its_draws_differ():
     state = _state()
-    best = factored_model.likeliest(state.posterior)
+    best = posteriors.likeliest(state.posterior)
     found = np.asarray(unsure(best, state.situation))
 
     def logs(weights: Any) -> np.ndarray:
@@ -67,7 +67,7 @@ def test_a_time_is_as_unsure_as_its_draws_differ():
 def test_what_is_unsure_is_taken_to_be_longer_once_learning_is_over(loan, share):
     state = _state()
     state = state.replace(account=state.account.replace(loan=jnp.float32(loan)))
-    best = factored_model.likeliest(state.posterior)
+    best = posteriors.likeliest(state.posterior)
     plain = np.asarray(times(best.mean[None, :], state.situation)) * float(state.scale_ms)
     spread = np.asarray(unsure(best, state.situation))
     longer = np.exp(share * AGENT.config.caution * np.minimum(spread, factored.UNKNOWN))
@@ -78,7 +78,7 @@ def test_what_is_unsure_is_taken_to_be_longer_once_learning_is_over(loan, share)
 def test_a_level_that_was_never_in_the_background_makes_nothing_unsure():
     state = _state()
     loaded = state.situation.replace(level=jnp.array([4.0, 4.0]))
-    best = factored_model.likeliest(state.posterior)
+    best = posteriors.likeliest(state.posterior)
     plain = np.asarray(times(best.mean[None, :], loaded)) * float(state.scale_ms)
     asked = {highest: state.replace(highest=jnp.full(2, highest)) for highest in (0.0, 4.0)}
     ratios = {highest: _times(cautious(one, loaded, one.constraint)) / plain for highest, one in asked.items()}
@@ -92,6 +92,6 @@ def test_a_level_that_was_never_in_the_background_makes_nothing_unsure():
 def test_no_caution_is_the_most_probable_times():
     state = _state()
     bold = dataclasses.replace(AGENT, config=dataclasses.replace(AGENT.config, caution=0.0))
-    best = factored_model.likeliest(state.posterior)
+    best = posteriors.likeliest(state.posterior)
     plain = np.asarray(times(best.mean[None, :], state.situation)) * float(state.scale_ms)
     np.testing.assert_allclose(_times(bold._cautious(state, state.situation, state.constraint)), plain, rtol=1e-5)

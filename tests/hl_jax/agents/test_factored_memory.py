@@ -14,7 +14,8 @@ from hl_jax.agents.factored import agent as factored
 from hl_jax.agents.factored import exploring as factored_exploring
 from hl_jax.agents.factored import model as factored_model
 from hl_jax.agents.factored import reports as factored_reports
-from hl_jax.agents.factored.model import Posterior, Reports, ResponseModel
+from hl_jax.agents.factored.model import Reports, ResponseModel
+from hl_jax.agents.factored.posterior import Posterior
 from tests.helpers.builders import D0, EDGE
 
 USERS = 2

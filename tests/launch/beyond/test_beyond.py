@@ -10,25 +10,26 @@ import pytest
 from hl_jax import evaluation
 from launch.beyond import endurance as beyond_endurance
 from launch.beyond import kept as beyond_kept
-from launch.beyond import learning as beyond_rows
+from launch.beyond import running
 from launch.beyond.bars import ROWS
 from launch.beyond.kept import Kept
+from launch.beyond.lines import BruteLine, EnduranceLine
 from tests.helpers.builders import small_scenario
 
 
-def measured(kept: Kept, names: str, fail_at: str = "") -> tuple[list[dict], list[str]]:
+def measured(kept: Kept, names: str, fail_at: str = "") -> tuple[list[BruteLine], list[str]]:
     """All parts' lines, and which were measured for it."""
     asked: list[str] = []
 
-    def part(name: str) -> list[dict]:
+    def part(name: str) -> list[BruteLine]:
         if name == fail_at:
             raise KeyboardInterrupt
         asked.append(name)
-        return [{"case": name, "value": 1.5}]
+        return [BruteLine(name, instances=2, same=1, proven=1)]
 
     parts = {name: (lambda name=name: part(name)) for name in names}
     try:
-        return kept.measure(parts, lambda line: line["case"]), asked
+        return kept.measure(BruteLine, parts, lambda line: line.case), asked
     except KeyboardInterrupt:
         return [], asked
 
@@ -39,7 +40,7 @@ def test_an_interrupted_row_goes_on_and_other_code_or_seeds_begin_anew(tmp_path,
     assert measured(Kept(path, 20), "abcd", fail_at="c") == ([], ["a", "b"])
     lines, asked = measured(Kept(path, 20), "abcd")
     assert asked == ["c", "d"]
-    assert [line["case"] for line in lines] == list("abcd")
+    assert [line.case for line in lines] == list("abcd")
     assert measured(Kept(path, 5), "ab")[1] == ["a", "b"]
     monkeypatch.setattr(beyond_kept.provenance, "commit", lambda: "def")
     kept = Kept(path, 5)
@@ -77,10 +78,22 @@ def test_a_decision_that_breaks_its_constraint_is_infinitely_bad():
 
 
 def test_the_bar_of_endurance_can_fail_in_every_part():
-    line = {"not_finite": 0, "over_share_percent": 0.1, "worst_regret_percent": 5.0, "step_time_ratio": 1.1}
-    line |= {"worst_window_percent": 1.5, "steps_after_change": 6}
+    line = EnduranceLine(
+        case="B/Min",
+        seeds=10,
+        steps=2000,
+        not_finite=0,
+        decisions=100,
+        over_share_percent=0.1,
+        bad_evaluations_percent=0.1,
+        worst_regret_percent=5.0,
+        worst_window_percent=1.5,
+        steps_after_change=6,
+        step_time_ratio=1.1,
+        peak_memory_gib=1.0,
+    )
     met = ROWS["endurance"].met
-    assert met([line, line | {"worst_window_percent": None, "steps_after_change": None}])
+    assert met([line, dataclasses.replace(line, worst_window_percent=None, steps_after_change=None)])
     for worse in (
         {"not_finite": 1},
         {"over_share_percent": 0.11},
@@ -89,13 +102,13 @@ def test_the_bar_of_endurance_can_fail_in_every_part():
         {"worst_window_percent": 1.6},
         {"steps_after_change": 7},
     ):
-        assert not met([line, line | worse])
+        assert not met([line, dataclasses.replace(line, **worse)])
 
 
 def test_every_horizon_is_at_least_three_hundred_steps():
     """The last round's records were just short of where `factored` died."""
-    assert beyond_rows.STEPS >= 300
-    assert beyond_rows.STEPS % beyond_rows.CHUNK == beyond_rows.WATCHED % beyond_rows.CHUNK == 0
+    assert running.STEPS >= 300
+    assert running.STEPS % running.CHUNK == running.WATCHED % running.CHUNK == 0
 
 
 def test_a_course_is_measured_and_judged(monkeypatch):
@@ -108,8 +121,8 @@ def test_a_course_is_measured_and_judged(monkeypatch):
     course = beyond_endurance.Course("small", scenario, seeds=2, steps=160, every=4, priced=True)
     (line,) = beyond_endurance.measure(course)
     judged = (160 - 50) // 4 + 1  # steps 52, 56, …, 160
-    assert line["decisions"] == 2 * judged * evaluation.HORIZON
-    assert (line["not_finite"], line["steps_after_change"]) == (0, None)
-    assert line["over_share_percent"] == 0.0
-    assert line["worst_window_percent"] is not None
-    assert dataclasses.asdict(course)["name"] == line["case"]
+    assert line.decisions == 2 * judged * evaluation.HORIZON
+    assert (line.not_finite, line.steps_after_change) == (0, None)
+    assert line.over_share_percent == 0.0
+    assert line.worst_window_percent is not None
+    assert dataclasses.asdict(course)["name"] == line.case

@@ -24,9 +24,9 @@ from hl_jax.simulator import Orchestration
 from launch.host.errors import InputError, RunError
 from launch.inputs import agents, scenario_files
 from launch.inputs.settings import RealSettings, Settings
-from launch.runs import fleet_figures
+from launch.runs import fleet_figures, unit
 from launch.runs import on_fleet as real
-from launch.runs import unit as units
+from launch.runs.folder import RunFolder
 from tests.helpers import fleets
 
 LOCAL = fleets.ROOT / "data" / "inventories" / "local.toml"
@@ -87,13 +87,13 @@ def simulated(monkeypatch):
 def test_an_interrupted_run_goes_on_from_its_last_epoch(simulated, tmp_path, monkeypatch):
     monkeypatch.setattr(Simulated, "interrupt_at", 15)  # in the third epoch of the first seed
     with pytest.raises(KeyboardInterrupt):
-        units.run(chosen(), tmp_path / "run")
+        unit.run(chosen(), RunFolder(tmp_path / "run"))
     monkeypatch.setattr(Simulated, "interrupt_at", -1)
-    summary = units.run(chosen(), tmp_path / "run")
-    first, second = summary["seeds"]
-    assert (first["real_steps"], second["real_steps"]) == (18, 18)
+    summary = unit.run(chosen(), RunFolder(tmp_path / "run"))
+    first, second = summary.seeds
+    assert (first.real_steps, second.real_steps) == (18, 18)
     # Three steps of the epoch that was interrupted were taken for nothing, but were taken.
-    assert (first["interactions"], second["interactions"]) == (18 + 3 + 4, 18 + 4)
+    assert (first.measured.interactions, second.measured.interactions) == (18 + 3 + 4, 18 + 4)
     notes = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
     assert [note["step"] for note in notes] == list(range(47))
     assert sum(note["phase"] == "measure" for note in notes) == 8
@@ -106,11 +106,11 @@ def test_a_response_time_that_is_none_is_told_and_nothing_recorded_is_lost(simul
     monkeypatch.setattr(Simulated, "reported", reported)
     expected = r"response times: expected finite ones above 0 ms, found \[.*\] in seed 0, epoch 2, step 9"
     with pytest.raises(RunError, match=expected):
-        units.run(chosen(), tmp_path / "run")
+        unit.run(chosen(), RunFolder(tmp_path / "run"))
     assert len((tmp_path / "run" / "steps.jsonl").read_text().splitlines()) == 9
     monkeypatch.setattr(Simulated, "reported", None)
-    summary = units.run(chosen(), tmp_path / "run")  # from the first epoch's checkpoint
-    assert [seed["real_steps"] for seed in summary["seeds"]] == [18, 18]
+    summary = unit.run(chosen(), RunFolder(tmp_path / "run"))  # from the first epoch's checkpoint
+    assert [seed.real_steps for seed in summary.seeds] == [18, 18]
 
 
 class Spoilt(q_learning.QLearning):
@@ -126,55 +126,54 @@ def test_on_real_nodes_the_last_finite_policy_goes_on_deciding(simulated, tmp_pa
     fine = agents.make_agent("q_learning", CONFIG, SCENARIO)
     monkeypatch.setattr(real, "make_agent", lambda *_: Spoilt(**vars(fine)))
     with jax.debug_nans(False):
-        summary = units.run(chosen(), tmp_path / "run")
-    kept = real.RealRun(chosen(), tmp_path / "run", chosen().digest)
+        summary = unit.run(chosen(), RunFolder(tmp_path / "run"))
+    learned = real.trained_agents(chosen(), RunFolder(tmp_path / "run"))
     labels = SCENARIO.choice_labels()
-    for seed in summary["seeds"]:
-        assert seed["failed"]["epoch"] == 2
-        assert "table" in seed["failed"]["what"]
-        assert (seed["real_steps"], seed["measurements"]) == (6, 4)
-        obs = jax.numpy.zeros(12, jax.numpy.int32)
-        agent = kept.load(kept.fresh(seed["seed"], obs)).run.agent
+    for seed in summary.seeds:
+        assert seed.failed.epoch == 2
+        assert "table" in seed.failed.what
+        assert (seed.real_steps, seed.measured.measurements) == (6, 4)
+        agent = learned[seed.seed]
         assert np.isfinite(agent.table[: int(agent.rows)]).all()
         joint = np.asarray(fine.decide(agent, agent.obs))
-        assert " ".join(labels[choice] for choice in joint) in seed["decisions"]
+        assert " ".join(labels[choice] for choice in joint) in seed.measured.decisions
     notes = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
     assert len(notes) == 2 * (12 + 4)  # the steps of the epoch that failed are there, too
 
 
 def test_a_twin_gives_an_oracle_and_none_leaves_it_open(simulated, tmp_path):
-    summary = units.run(chosen(), tmp_path / "twin")
-    best = oracle.brute_force(agents.make_params(CONFIG, SCENARIO)).art_ms
-    assert summary["env"] == "testbed"
-    assert summary["aggregate"]["oracle_art_ms"] == pytest.approx(best)
-    assert all(seed["twin_art_ms"] > 0 and seed["art_ms"] > 0 for seed in summary["seeds"])
+    summary = unit.run(chosen(), RunFolder(tmp_path / "twin"))
+    best = oracle.brute_force(simulator.make_params(SCENARIO)).art_ms
+    assert summary.env == "testbed"
+    assert summary.aggregate.oracle_art_ms == pytest.approx(best)
+    assert all(seed.measured.twin_art_ms > 0 and seed.art_ms > 0 for seed in summary.seeds)
     picture = fleet_figures.topology(tmp_path / "twin")
     curves = fleet_figures.regret({"from nothing": tmp_path / "twin", "again": tmp_path / "twin"})
     assert picture[:8] == curves[:8] == b"\x89PNG\r\n\x1a\n"
     alone = dataclasses.replace(chosen(), real=dataclasses.replace(chosen().real, twin=False))
-    summary = units.run(alone, tmp_path / "alone")
-    assert summary["aggregate"]["oracle_art_ms"] is None
-    assert [seed["steps_to_optimal"] for seed in summary["seeds"]] == [None, None]
+    summary = unit.run(alone, RunFolder(tmp_path / "alone"))
+    assert summary.aggregate.oracle_art_ms is None
+    assert [seed.steps_to_optimal for seed in summary.seeds] == [None, None]
     assert "not known" in (tmp_path / "alone" / "decisions.md").read_text()
 
 
 def test_agents_go_on_from_a_simulated_run(simulated, tmp_path):
-    units.run(chosen(real=None), tmp_path / "before")
+    unit.run(chosen(real=None), RunFolder(tmp_path / "before"))
     started = dataclasses.replace(chosen().real, init_from=str(tmp_path / "before"))
-    go_on = real.RealRun(chosen(real=started), tmp_path / "on", "owner")
+    go_on = real.RealRun(chosen(real=started), RunFolder(tmp_path / "on"))
     obs = simulator.observe(Orchestration().reset(jax.random.key(0), go_on.params)[1])
     one, other = (go_on.fresh(number, obs).run.agent for number in (0, 1))
     assert one.table.min() < 0.5 < one.table[np.isfinite(one.table)].max()  # learned values, not the first ones
     assert not np.array_equal(one.table, other.table)
     assert go_on.fresh(0, obs).before == (18, 0)
     assert not np.array_equal(jax.random.key_data(one.key), jax.random.key_data(go_on.fresh(1, obs).run.agent.key))
-    summary = units.run(chosen(real=started), tmp_path / "run")
-    assert [seed["real_steps"] for seed in summary["seeds"]] == [18, 18]  # those before don't count
+    summary = unit.run(chosen(real=started), RunFolder(tmp_path / "run"))
+    assert [seed.real_steps for seed in summary.seeds] == [18, 18]  # those before don't count
     with pytest.raises(InputError, match="--init_from: expected a run of --agent=q_learning with the same constants"):
-        real.RealRun(chosen(real=started, config=dataclasses.replace(CONFIG, gamma=0.5)), tmp_path / "x", "owner")
+        real.RealRun(chosen(real=started, config=dataclasses.replace(CONFIG, gamma=0.5)), RunFolder(tmp_path / "x"))
     fewer = SCENARIO.with_users(1)
     with pytest.raises(InputError, match="--init_from: expected agents of this size"):
-        real.RealRun(chosen(real=started, scenario=fewer), tmp_path / "x", "owner").fresh(0, obs[:9])
+        real.RealRun(chosen(real=started, scenario=fewer), RunFolder(tmp_path / "x")).fresh(0, obs[:9])
 
 
 def train(*arguments: str, **changes) -> subprocess.Popen:

@@ -1,0 +1,139 @@
+"""The lines of `launch.beyond`'s rows: what one case of each was measured to be."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from hl_jax.statistics import Spread
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One case."""
+
+    case: str
+
+
+@dataclasses.dataclass(frozen=True)
+class StepsLine(Line):
+    """Real steps to optimal, over seeds."""
+
+    steps_to_optimal: Spread
+    worst: int | None  # None: some seed never got there
+    steps: tuple[int | None, ...]  # of each seed
+    false_alarms: int  # changes seen where there were none
+
+    @property
+    def median(self) -> float:
+        """Infinite where most seeds never got there."""
+        return never(self.steps_to_optimal.median)
+
+    @property
+    def all_succeed(self) -> bool:
+        return self.steps_to_optimal.succeeded == self.steps_to_optimal.seeds
+
+
+@dataclasses.dataclass(frozen=True)
+class UsersLine(StepsLine):
+    """The same, of a number of devices."""
+
+    users: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DriftLine(StepsLine):
+    """The same, counted from a change on."""
+
+    noticed: int  # seeds that saw it
+    regret_after_one_step_percent: float
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgedLine(Line):
+    """One seed's policy in many cases, after so many real steps."""
+
+    after: int
+    worst_regret_percent: float
+    constraint_met: int  # cases
+
+    @staticmethod
+    def times(lines: Sequence[JudgedLine]) -> list[int]:
+        """After how many steps these were judged."""
+        return sorted({line.after for line in lines})
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicLine(JudgedLine):
+    """In fresh states of a changing scenario."""
+
+    mean_regret_percent: float
+    states: int
+    changes_seen: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepLine(JudgedLine):
+    """Under constraints that it was never asked before."""
+
+    constraints: int
+    worst_at: float  # %
+    over_one_percent: int  # constraints
+
+
+@dataclasses.dataclass(frozen=True)
+class EnduranceLine(Line):
+    """One scenario's seeds over thousands of steps."""
+
+    seeds: int
+    steps: int
+    not_finite: int  # seeds
+    decisions: int  # judged, after the first `endurance.SETTLED` steps
+    over_share_percent: float  # of them, above 1 % regret
+    bad_evaluations_percent: float  # evaluations with such a decision in any state: the strictest reading
+    worst_regret_percent: float
+    worst_window_percent: float | None  # highest mean cost of a window over the optimum; None: not asked
+    steps_after_change: int | None  # None: there was none
+    step_time_ratio: float  # a step at the end over one near the start
+    peak_memory_gib: float
+
+
+@dataclasses.dataclass(frozen=True)
+class BruteLine(Line):
+    """The search's K best against brute force's."""
+
+    instances: int
+    same: int
+    proven: int
+
+
+@dataclasses.dataclass(frozen=True)
+class MilpLine(Line):
+    """The search against HiGHS, of a number of devices."""
+
+    users: int
+    instances: int
+    offloading: int  # whose optimum offloads anything
+    worst_excess: float  # relative
+    worst_gap_to_own_bound: float
+    bound_violated: int
+    search_ms: float
+    highs_ms: float
+    speed_up: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeLine(Line):
+    """One decision on one core, of a number of devices."""
+
+    users: int
+    least_ms: float
+    median_ms: float
+    cpu_ms: float  # without what other programs take of the core
+    compile_s: float
+    gap_to_own_bound: float
+
+
+def never(value: float | None) -> float:
+    """What never came, as a number."""
+    return float("inf") if value is None else float(value)
