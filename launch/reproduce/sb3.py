@@ -8,6 +8,7 @@ finished is kept in the run folder, one that was cut off starts again. Needs req
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import multiprocessing
 import multiprocessing.queues
@@ -230,6 +231,12 @@ def _learn_all(chosen: Settings, folder: RunFolder, seeds: list[int], threads: i
                 process.join()
 
 
+def _of(chosen: Settings, folder: RunFolder) -> bool:
+    """Whether a folder is of these settings. `RunFolder.settings` reads those of our own agents only."""
+    stored, own = files.read_json(folder.config), json.loads(json.dumps(chosen.as_json()))
+    return bool({name: stored.get(name) for name in own} == own)
+
+
 def run(chosen: Settings, folder: RunFolder, *, threads: int = 0) -> Summary:
     """Runs, or goes on with, the peer's training that belongs in `folder`. Returns its summary.
 
@@ -239,7 +246,7 @@ def run(chosen: Settings, folder: RunFolder, *, threads: int = 0) -> Summary:
     if not folder.begun:
         folder.check_new()
         folder.begin(chosen, ENV)
-    if folder.settings().digest != chosen.digest:
+    if not _of(chosen, folder):
         raise InputError(f"run folder: expected a run of the same settings, found another's in {folder}")
     done = folder.summary()
     if done is not None:

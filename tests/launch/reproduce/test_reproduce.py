@@ -102,7 +102,10 @@ def start(out: pathlib.Path) -> subprocess.Popen[str]:
 
 def finish(out: pathlib.Path) -> str:
     process = start(out)
-    _, said = process.communicate(timeout=600)
+    try:
+        _, said = process.communicate(timeout=600)
+    finally:
+        process.kill()
     assert process.returncode == 0, said
     return said
 
