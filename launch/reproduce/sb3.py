@@ -18,7 +18,7 @@ import queue
 import signal
 import time
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import SpawnProcess
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -209,7 +209,7 @@ def _learn_all(chosen: Settings, folder: RunFolder, seeds: list[int], threads: i
     """Trains seeds, so many at the same time."""
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
     news: multiprocessing.queues.Queue[str] = context.Queue()
-    waiting, running = list(seeds), list[BaseProcess]()
+    waiting, running = list(seeds), list[SpawnProcess]()
     total, done = chosen.config.epochs * len(chosen.seeds), chosen.config.epochs * (len(chosen.seeds) - len(seeds))
     with Progress(total, done, f"{AGENT} {chosen.scenario.name}") as progress:
         try:

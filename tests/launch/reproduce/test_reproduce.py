@@ -129,7 +129,7 @@ def without_clock(value):
     clock = (*report.clock(), "compute_s", "compute_to_optimal_s", "run")
     if isinstance(value, dict):
         return {key: without_clock(item) for key, item in value.items() if key not in clock}
-    return [without_clock(item) for item in value] if isinstance(value, list) else value
+    return [without_clock(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def everything(out: pathlib.Path) -> dict[str, object]:
