@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterable
 
@@ -38,7 +39,12 @@ class WorkLog:
     """The log in a command's folder."""
 
     def __init__(self, folder: pathlib.Path) -> None:
-        self._path, self._commit = folder / "log.json", provenance.commit()
+        self._path = folder / "log.json"
+
+    @functools.cached_property
+    def _commit(self) -> str | None:
+        # Of the first note, since that is when what runs was loaded; whoever only reads the log starts no git.
+        return provenance.commit()
 
     def read(self) -> Log:
         """What was noted so far.

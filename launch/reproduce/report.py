@@ -1,164 +1,247 @@
-"""The report of a reproduction: report.json from the run folders, then report.md, report.html and pictures from it."""
+"""The report of a reproduction: report.json from the run folders, then report.md, report.html and pictures from it.
+
+Its sections are `launch.reproduce.sections`; here is what is of the whole: what was run, and where we fall short.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 from hl_jax.agents import registry
-from launch.host import files, provenance
-from launch.host.files import write_atomically
-from launch.report import html as report_html
-from launch.report import markdown as report_markdown
-from launch.reproduce import collect as report_collect
-from launch.reproduce import document as report_document
-from launch.reproduce import figures as report_figures
-from launch.reproduce import plan as report_plan
-from launch.reproduce.plan import Unit, constraint_text
-from launch.runs.folder import failures
+from launch.host.records import as_data
+from launch.host.worklog import WorkLog
+from launch.inputs import paper
+from launch.report import made
+from launch.report.blocks import Block, Bullets, Cell, Heading, Page, Paragraph, Table, Tile
+from launch.report.made import Made
+from launch.report.plotting import Picture
+from launch.reproduce import plan
+from launch.reproduce.sections import SECTIONS, section
+from launch.reproduce.sections.section import Section, Shortfall, Work
+from launch.reproduce.units import Unit
+
+TITLE = "The paper's tables, ours beside the printed"
 
 
-def shortfalls(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Where our numbers fall short of the paper's or of the optimum, from the numbers alone."""
-    found: list[dict[str, Any]] = []
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A unit of work."""
 
-    def add(kind: str, text: str) -> None:
-        found.append({"kind": kind, "text": text})
-
-    for row in report["table5"]["rows"]:
-        place, ours = f"Table V, {row['experiment']}/{constraint_text(row['constraint'])}", row["ours"]
-        if not ours:
-            continue
-        if ours["differing"]:
-            which = f"seed {', '.join(map(str, ours['differing']))}"
-            add("decision", f"{place}: {len(ours['differing'])} of {ours['seeds']} seeds decide worse ({which}).")
-        error = 100.0 * (ours["art_ratio"] - 1.0)
-        if abs(ours["art_ratio"] - 1.0) > report_collect.ART_TOLERANCE:
-            printed = row["paper"]["art_ms"]
-            doubt = " (a row that contradicts itself)" if row["contradiction"] else ""
-            add("art", f"{place}: ART is {ours['art_ms']:.2f} ms, {error:+.1f} % off the printed {printed:.2f}{doubt}.")
-    for row in report["table6"]["rows"]:
-        place = f"Table VI, {row['users']} users, {constraint_text(row['constraint'])}"
-        for agent, cell in row["agents"].items():
-            if cell["never"]:
-                which = f"seed {', '.join(map(str, cell['never']))}"
-                never = f"{len(cell['never'])} of {cell['seeds']} seeds"
-                add(
-                    "never",
-                    f"{place}: {never} of {agent} never got there in {cell['budget_steps']:,} steps ({which}).",
-                )
-        hybrid = row["agents"].get("hybrid")
-        if hybrid and hybrid["ratio"] is not None and hybrid["ratio"] > 1.0:
-            steps = f"a median of {hybrid['median']:,.0f} steps"
-            add("steps", f"{place}: hybrid needs {steps}, over the paper's {hybrid['paper']:,}.")
-        for agent, name in (("dqn", "AdaDeep"), ("q_learning", "AutoScale")):
-            base, gain = row["agents"].get(agent), row["over_hybrid"][agent]
-            if base and base["ratio"] is not None and base["ratio"] > 1.0:
-                worse = f"{base['median']:,.0f} steps, more than {name}'s {base['paper']:,} in the paper"
-                add("baseline", f"{place}: our {agent} needs {worse}, which flatters hybrid.")
-            if gain and gain["ours"] is not None and gain["ours"] < gain["paper"]:
-                ratio = f"{agent} needs {gain['ours']:.1f} times hybrid's steps"
-                add("speed-up", f"{place}: {ratio}; in the paper {name} needs {gain['paper']:.1f} times.")
-    for folder, why in report["run"]["failed"].items():
-        add("failed", f"{folder} failed and counts nowhere: {why}.")
-    for row in report["beyond"]["rows"]:
-        if not row["met"]:
-            add("beyond", f"factored, {row['title']}: {row['result']} (bar: {row['bar']}).")
-    return found
+    experiment: str
+    users: int
+    constraint: str
+    agent: str
+    seeds: int
+    tables: tuple[str, ...]  # the sections that need it
+    folder: str
+    finished: bool
 
 
-def build(
-    plan: Sequence[Unit], folder: pathlib.Path, *, command: str, quick: bool, tables: Sequence[str]
-) -> dict[str, Any]:
-    """report.json's content."""
-    results = report_collect.read_results(plan, folder / "units")
-    log = provenance.read_log(folder)
-    made = [log["units"].get(unit.folder, {}) for unit in plan]
-    cells = {table: {unit for unit in plan if table in unit.tables} for table in report_plan.TABLES}
-    report: dict[str, Any] = {
-        "about": "hl_jax: the paper's tables, ours beside the printed",
-        "quick": quick,
-        "tables": list(tables),
-        "units": [
-            {
-                "experiment": unit.experiment,
-                "users": unit.users,
-                "constraint": unit.constraint,
-                "agent": unit.agent,
-                "seeds": len(unit.settings.seeds),
-                "tables": list(unit.tables),
-                "folder": f"units/{unit.folder}",
-                "finished": (unit.experiment, unit.users, unit.constraint, unit.agent) in results,
-            }
-            for unit in plan
-        ],
-        "run": {
-            "command": command,
-            "commits": sorted({one["commit"] for one in made if one.get("commit")}),
-            "versions": provenance.versions(),
-            "machine": provenance.machine(),
-            "failed": failures({unit.folder: folder / "units" / unit.folder for unit in plan}),
-            "wall_s": sum(one.get("wall_s", 0.0) for one in made),
-            "peak_memory_gib": log["peak_memory_gib"],
-        },
-        "given": _given(plan, results),
-        "defaults": {name: dataclasses.asdict(kind.config()) for name, kind in registry.AGENTS.items()},
-        "table5": report_collect.table5(results, {(unit.experiment, unit.constraint) for unit in cells["5"]}),
-        "table6": report_collect.table6(results, {(unit.users, unit.constraint) for unit in cells["6"]}),
-        "table7": report_collect.table7(results, {(unit.users, unit.constraint) for unit in cells["7"]}),
-        "figure3": report_collect.figure3(results, plan, folder / "units"),
-        "peer": report_collect.peers(results, plan),
-        "beyond": report_collect.beyond(),
-        "contradictions": [
-            {"row": f"{row['experiment']}/{row['constraint']}", "text": row["contradiction"]}
-            for row in report_collect.paper_table(5)["rows"]
-            if "contradiction" in row
-        ],
-    }
-    report["shortfalls"] = shortfalls(report)
-    return report
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What an agent was given at some number of users."""
+
+    agent: str
+    users: int
+    seeds: int
+    changes: dict[str, int | float]  # from its defaults
+    why: str
+    evaluations: int
+    most_steps: int  # real ones, of any seed
 
 
-def _given(plan: Sequence[Unit], results: report_collect.Results) -> list[dict[str, Any]]:
-    """What each agent was given at each number of users."""
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    for unit in plan:
-        summary = results.get((unit.experiment, unit.users, unit.constraint, unit.agent))
-        entry = found.setdefault(
-            (unit.agent, unit.users),
-            {
-                "agent": unit.agent,
-                "users": unit.users,
-                "seeds": len(unit.settings.seeds),
-                "changes": unit.budget.changes,
-                "why": unit.budget.why,
-                "evaluations": unit.settings.config.epochs,
-                "most_steps": 0,
-            },
+@dataclasses.dataclass(frozen=True)
+class Contradiction:
+    """Where the paper contradicts itself."""
+
+    row: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All numbers, from which everything that is shown is made."""
+
+    about: str
+    quick: bool
+    tables: tuple[str, ...]  # the sections that were asked for
+    units: tuple[Planned, ...]
+    run: Made
+    given: tuple[Given, ...]
+    defaults: dict[str, object]  # each agent's constants
+    sections: dict[str, Section]
+    contradictions: tuple[Contradiction, ...]
+    shortfalls: tuple[Shortfall, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """report.json's content: each section's numbers stand beside the others by its own key."""
+        data: dict[str, object] = as_data(dataclasses.replace(self, sections={}))
+        del data["sections"]
+        return data | {one.key: as_data(one) for one in self.sections.values()}
+
+    def shown(self) -> list[Section]:
+        """The sections that have something to say: those asked for, and those that need no asking."""
+        asked = {*self.tables, *SECTIONS.keys() - plan.tables()}
+        return [one for name, one in self.sections.items() if name in asked]
+
+    def warnings(self) -> list[str]:
+        """What a reader must know before any number."""
+        quick = (
+            "This is a quick run: a small subset of the plan with few seeds, to see that everything works. "
+            "Don't judge by it; `python -m launch.reproduce` makes the whole."
         )
-        if summary:
-            entry["most_steps"] = max(entry["most_steps"], *(seed.real_steps for seed in summary.whole))
-    return list(found.values())
+        return [*([quick] if self.quick else []), *self.run.warnings()]
+
+    def tiles(self) -> list[Tile]:
+        """The numbers to see first."""
+        return [tile for one in self.shown() for tile in one.tiles()]
 
 
-def write(report: dict[str, Any], folder: pathlib.Path) -> None:
+def clock() -> set[str]:
+    """Keys of report.json that hold a wall-clock time or what follows from one; all else is the same whenever made."""
+    return {"wall_s", "peak_memory_gib"}.union(*(kind.clock for kind in SECTIONS.values()))
+
+
+def build(units: Sequence[Unit], out: pathlib.Path, *, command: str, quick: bool, tables: Sequence[str]) -> Report:
+    """The report of what is finished of a plan's units.
+
+    Raises:
+      InputError: if a unit's results, the log or the paper's tables can't be read.
+    """
+    work = section.read(units, out)
+    planned = tuple(_planned(unit, work) for unit in units)
+    folders, finished = [unit.folder for unit in units], sum(unit.finished for unit in planned)
+    run = made.made(command, WorkLog(out).read(), folders, finished, work.failed())
+    sections = {name: kind.compute(work) for name, kind in SECTIONS.items()}
+    return Report(
+        about="hl_jax: the paper's tables, ours beside the printed",
+        quick=quick,
+        tables=tuple(tables),
+        units=planned,
+        run=run,
+        given=_given(work),
+        defaults={name: kind.config() for name, kind in registry.AGENTS.items()},
+        sections=sections,
+        contradictions=tuple(
+            Contradiction(f"{row.experiment}/{row.limit}", row.contradiction)
+            for row in paper.table5().rows
+            if row.contradiction is not None
+        ),
+        shortfalls=_shortfalls(sections, run),
+    )
+
+
+def _planned(unit: Unit, work: Work) -> Planned:
+    return Planned(
+        **unit.case._asdict(),
+        seeds=len(unit.settings.seeds),
+        tables=unit.tables,
+        folder=f"units/{unit.folder}",
+        finished=work.summary(unit.case) is not None,
+    )
+
+
+def _given(work: Work) -> tuple[Given, ...]:
+    """For each agent and number of users, by the first of its units."""
+    found: dict[tuple[str, int], list[Unit]] = {}
+    for unit in work.units:
+        found.setdefault((unit.case.agent, unit.case.users), []).append(unit)
+    return tuple(
+        Given(
+            agent=agent,
+            users=users,
+            seeds=len(units[0].settings.seeds),
+            changes=units[0].budget.changes,
+            why=units[0].budget.why,
+            evaluations=units[0].settings.config.epochs,
+            most_steps=max(
+                (seed.real_steps for unit in units if (done := work.summary(unit.case)) for seed in done.whole),
+                default=0,
+            ),
+        )
+        for (agent, users), units in found.items()
+    )
+
+
+def _shortfalls(sections: dict[str, Section], run: Made) -> tuple[Shortfall, ...]:
+    """Of what was run, of what couldn't be, and of what is only read."""
+    ran = plan.tables()
+    failed = [Shortfall("failed", f"{folder} failed and counts nowhere: {why}.") for folder, why in run.failed.items()]
+    before = [one for name in ran for one in sections[name].shortfalls()]
+    after = [one for name, told in sections.items() if name not in ran for one in told.shortfalls()]
+    return (*before, *failed, *after)
+
+
+def page(report: Report) -> Page:
+    """The report as a page."""
+    lead = (
+        "hl_jax’s agents on its simulator beside <em>Hybrid Learning for Orchestrating Deep Learning Inference in "
+        "Multi-user Edge-cloud Networks</em> (Shahhosseini et al.). Numbers in "
+        '<span class="paper">this colour</span> are the paper’s, as printed.'
+    )
+    told = [block for one in report.shown() for block in one.blocks()]
+    return Page(
+        title=TITLE,
+        lead_html=lead,
+        lead_markdown="*Italic* numbers are the paper's, as printed.",
+        warnings=tuple(report.warnings()),
+        tiles=tuple(report.tiles()),
+        blocks=(*told, *_doubts(report), *_run(report)),
+    )
+
+
+def _doubts(report: Report) -> list[Block]:
+    items = tuple(entry.text for entry in report.shortfalls)
+    first: Block = Bullets(items) if items else Paragraph("Nowhere in what was run.")
+    rows = tuple(f"Table V, {entry.row} (marked * above): {entry.text}." for entry in report.contradictions)
+    note = "The printed numbers are kept as they are, and nothing is tuned to these rows:"
+    return [
+        Heading("Where we fall short"),
+        Paragraph("Made from the numbers: against the true optimum, against the paper, and baselines that failed."),
+        first,
+        Heading("Where the paper contradicts itself"),
+        Paragraph(note),
+        Bullets(rows),
+    ]
+
+
+def _run(report: Report) -> list[Block]:
+    rows = []
+    for entry in sorted(report.given, key=lambda entry: (plan.AGENTS.index(entry.agent), entry.users)):
+        changes = ", ".join(f"{name}={value}" for name, value in entry.changes.items()) or "none"
+        steps = f"{entry.most_steps:,}" if entry.most_steps else "–"
+        numbers = (str(entry.users), steps, str(entry.evaluations), str(entry.seeds), changes, entry.why)
+        rows.append((Cell(entry.agent), *map(Cell, numbers)))
+    columns = ("Agent", "Users", "most real steps", "evaluations", "seeds", "departures from its defaults", "why")
+    return [
+        Heading("What was run"),
+        Bullets(tuple(report.run.facts())),
+        Paragraph(
+            "What each agent was given; all other constants are its defaults (in report.json). How they were chosen, "
+            "and what else was tried, is in `data/results/tuning`."
+        ),
+        Table(columns, tuple(rows), (), 2),
+    ]
+
+
+def pictures(report: Report) -> dict[str, Picture]:
+    """All pictures by name."""
+    return {name: picture for one in report.shown() for name, picture in one.pictures().items()}
+
+
+def write(report: Report, out: pathlib.Path) -> None:
     """report.json, report.md, report.html and the pictures that the Markdown shows.
 
     Raises:
       InputError: if they can't be written.
     """
-    pictures, page = report_figures.draw(report), report_document.page(report)
-    files.write_json(folder / "report.json", report)
-    for name, picture in pictures.items():
-        write_atomically(folder / f"{name}.png", picture.light)
-    write_atomically(folder / "report.md", report_markdown.render(page, pictures).encode())
-    write_atomically(folder / "report.html", report_html.render(page, pictures).encode())
+    made.write(out, report.as_json(), page(report), pictures(report))
 
 
-def summary_lines(report: dict[str, Any]) -> list[str]:
+def summary_lines(report: Report) -> list[str]:
     """The report in a few lines, for a terminal."""
-    lines = [f"note: {warning}" for warning in report_document.warnings(report)]
-    lines += [f"{tile.value:>10}  {tile.label}" for tile in report_document.tiles(report)]
-    return [*lines, f"{len(report['shortfalls']):>10}  places where we fall short, listed in the report"]
+    lines = [f"note: {warning}" for warning in report.warnings()]
+    lines += [f"{tile.value:>10}  {tile.label}" for tile in report.tiles()]
+    return [*lines, f"{len(report.shortfalls):>10}  places where we fall short, listed in the report"]

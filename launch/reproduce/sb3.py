@@ -8,15 +8,18 @@ finished is kept in the run folder, one that was cut off starts again. Needs req
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import multiprocessing
+import multiprocessing.queues
 import os
 import pathlib
 import queue
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
+from multiprocessing.context import SpawnProcess
+from typing import Any, NamedTuple
 
 import gymnasium
 import jax
@@ -41,6 +44,15 @@ from launch.runs.summary import Summary
 AGENT = "sb3_dqn"
 ENV = "simulator (Gymnasium)"
 PACKAGE = "stable_baselines3"
+
+
+class Step(NamedTuple):
+    """What the environment told of a real step; times in ms."""
+
+    cost: float
+    art: float
+    feasible: bool
+    slowest: float  # device's response time
 
 
 def installed() -> bool:
@@ -100,14 +112,15 @@ def _evaluator(chosen: Settings, decide: Callable[[np.ndarray], int]) -> Callabl
     starts = evaluation.start_states(jax.random.key(0), params, 1)
     largest = (simulator.observation_levels(scenario.users) - 1).astype(np.float32)
 
-    def on_host(obs: Any) -> np.ndarray:
+    def on_host(obs: jax.Array) -> np.ndarray:
         # As the wrapper scales what the agent learned from.
         index = decide(np.asarray(obs, np.float32) / largest)
         return gymnasium_env.decode_action(index, scenario.users, scenario.choices)
 
-    def greedy(obs: Any) -> Any:
+    def greedy(obs: jax.Array) -> jax.Array:
         shape = jax.ShapeDtypeStruct((scenario.users,), jnp.int32)
-        return jax.pure_callback(on_host, shape, obs, vmap_method="sequential")
+        decision: jax.Array = jax.pure_callback(on_host, shape, obs, vmap_method="sequential")
+        return decision
 
     return jax.jit(lambda: evaluation.evaluate(greedy, params, starts))
 
@@ -129,14 +142,17 @@ def learn(chosen: Settings, seed: int, tell: Callable[[str], None]) -> list[Row]
     class Recorder(BaseCallback):
         def __init__(self) -> None:
             super().__init__()
-            self.infos: list[dict[str, Any]] = []
+            self.taken: list[Step] = []
             self.since = time.perf_counter()
 
         def _on_step(self) -> bool:
-            self.infos += self.locals["infos"]
-            if len(self.infos) == size:
+            self.taken += [
+                Step(info["cost_ms"], info["art_ms"], info["feasible"], max(info["response_ms"]))
+                for info in self.locals["infos"]
+            ]
+            if len(self.taken) == size:
                 rows.append(self._row())
-                self.infos, self.since = [], time.perf_counter()
+                self.taken, self.since = [], time.perf_counter()
                 tell(f"seed {seed}: steps {rows[-1].real_steps}, ART {rows[-1].art_ms:.1f} ms")
             return True
 
@@ -144,10 +160,10 @@ def learn(chosen: Settings, seed: int, tell: Callable[[str], None]) -> list[Row]
             totals = Totals(
                 steps=jnp.int32(size),
                 invalid=jnp.int32(0),
-                cost_ms=jnp.float32(np.mean([info["cost_ms"] for info in self.infos])),
-                art_ms=jnp.float32(np.mean([info["art_ms"] for info in self.infos])),
-                infeasible=jnp.float32(np.mean([not info["feasible"] for info in self.infos])),
-                elapsed_ms=jnp.float32(np.mean([max(info["response_ms"]) for info in self.infos])),
+                cost_ms=jnp.float32(np.mean([step.cost for step in self.taken])),
+                art_ms=jnp.float32(np.mean([step.art for step in self.taken])),
+                infeasible=jnp.float32(np.mean([not step.feasible for step in self.taken])),
+                elapsed_ms=jnp.float32(np.mean([step.slowest for step in self.taken])),
             )
             seen, spent = judged(jax.device_get(judge()), truth), time.perf_counter() - self.since
             return row(seed, len(rows) + 1, (self.num_timesteps, 0), totals, seen, {}, spent)
@@ -156,11 +172,16 @@ def learn(chosen: Settings, seed: int, tell: Callable[[str], None]) -> list[Row]
     return rows
 
 
-def _seed_file(folder: pathlib.Path, seed: int) -> pathlib.Path:
-    return folder / "seeds" / f"seed-{seed}.json"
+def _seed_folder(folder: RunFolder) -> pathlib.Path:
+    """Of the finished seeds' histories: this agent has no checkpoints."""
+    return folder.path / "seeds"
 
 
-def _work(chosen: Settings, seed: int, folder: pathlib.Path, news: Any, parent: int) -> None:
+def _seed_file(folder: RunFolder, seed: int) -> pathlib.Path:
+    return _seed_folder(folder) / f"seed-{seed}.json"
+
+
+def _work(chosen: Settings, seed: int, folder: RunFolder, news: multiprocessing.queues.Queue[str], parent: int) -> None:
     """The body of a seed's process."""
     import torch
 
@@ -177,17 +198,18 @@ def _work(chosen: Settings, seed: int, folder: pathlib.Path, news: Any, parent: 
     files.write_json(_seed_file(folder, seed), as_data(rows), indent=None)
 
 
-def _histories(chosen: Settings, folder: pathlib.Path) -> dict[int, list[Row]]:
+def _histories(chosen: Settings, folder: RunFolder) -> dict[int, list[Row]]:
     """The finished seeds'."""
     paths = {seed: _seed_file(folder, seed) for seed in chosen.seeds}
     found = {seed: files.read_json(path) for seed, path in paths.items()}
     return {seed: from_data(list[Row], rows, str(paths[seed])) for seed, rows in found.items() if rows is not None}
 
 
-def _learn_all(chosen: Settings, folder: pathlib.Path, seeds: list[int], threads: int) -> None:
+def _learn_all(chosen: Settings, folder: RunFolder, seeds: list[int], threads: int) -> None:
     """Trains seeds, so many at the same time."""
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
-    news, waiting, running = context.Queue(), list(seeds), list[Any]()
+    news: multiprocessing.queues.Queue[str] = context.Queue()
+    waiting, running = list(seeds), list[SpawnProcess]()
     total, done = chosen.config.epochs * len(chosen.seeds), chosen.config.epochs * (len(chosen.seeds) - len(seeds))
     with Progress(total, done, f"{AGENT} {chosen.scenario.name}") as progress:
         try:
@@ -209,6 +231,12 @@ def _learn_all(chosen: Settings, folder: pathlib.Path, seeds: list[int], threads
                 process.join()
 
 
+def _of(chosen: Settings, folder: RunFolder) -> bool:
+    """Whether a folder is of these settings. `RunFolder.settings` reads those of our own agents only."""
+    stored, own = files.read_json(folder.config), json.loads(json.dumps(chosen.as_json()))
+    return bool({name: stored.get(name) for name in own} == own)
+
+
 def run(chosen: Settings, folder: RunFolder, *, threads: int = 0) -> Summary:
     """Runs, or goes on with, the peer's training that belongs in `folder`. Returns its summary.
 
@@ -218,12 +246,13 @@ def run(chosen: Settings, folder: RunFolder, *, threads: int = 0) -> Summary:
     if not folder.begun:
         folder.check_new()
         folder.begin(chosen, ENV)
-    if folder.settings().digest != chosen.digest:
+    if not _of(chosen, folder):
         raise InputError(f"run folder: expected a run of the same settings, found another's in {folder}")
     done = folder.summary()
     if done is not None:
         return done
-    (folder.path / "seeds").mkdir(exist_ok=True)
-    left = [seed for seed in chosen.seeds if seed not in _histories(chosen, folder.path)]
-    _learn_all(chosen, folder.path, left, threads or len(os.sched_getaffinity(0)))
-    return folder.write_results(chosen, _histories(chosen, folder.path), solve(chosen), env=ENV)
+    _seed_folder(folder).mkdir(exist_ok=True)
+    there = _histories(chosen, folder)
+    left = [seed for seed in chosen.seeds if seed not in there]
+    _learn_all(chosen, folder, left, threads or len(os.sched_getaffinity(0)))
+    return folder.write_results(chosen, _histories(chosen, folder), solve(chosen), env=ENV)

@@ -16,17 +16,15 @@ import pytest
 from hl_jax.objective import CONSTRAINTS
 from launch.host.errors import InputError
 from launch.inputs import agents
-from launch.reproduce import collect as report_collect
-from launch.reproduce import plan as report_plan
-from launch.reproduce import sb3 as peer
-from launch.reproduce.plan import COMPARED
-from launch.runs.summary import finished
+from launch.reproduce import plan, report, sb3, units
+from launch.reproduce.sections.section import COMPARED
+from launch.reproduce.units import Case
+from launch.runs.folder import RunFolder
 from tests.helpers.builders import ROOT
 
 
-def cells(*tables: str, agents: tuple[str, ...] = report_plan.AGENTS, quick: bool = False) -> set[tuple]:
-    plan = report_plan.plan(tables, agents, 5, quick)
-    return {(unit.experiment, unit.users, unit.constraint, unit.agent) for unit in plan}
+def cells(*tables: str, agents: tuple[str, ...] = plan.AGENTS, quick: bool = False) -> set[tuple]:
+    return {unit.case for unit in plan.units(tables, agents, 5, quick)}
 
 
 def test_plan_covers_the_tables():
@@ -36,43 +34,43 @@ def test_plan_covers_the_tables():
     assert cells("7") == cells("6")
     curves = {("A", users, limit) for users in (1, 2, 3, 4, 5) for limit in CONSTRAINTS}
     assert cells("fig3") == {(*cell, agent) for cell in curves for agent in ("hybrid", "dqn")}
-    assert {cell[3] for cell in cells("peer")} == {"dqn", peer.AGENT}
+    assert {cell[3] for cell in cells("peer")} == {"dqn", sb3.AGENT}
 
 
 def test_shared_units_are_run_once_with_the_same_seeds():
-    plan = report_plan.plan(report_plan.TABLES, report_plan.AGENTS, 7, False)
-    keys = [(unit.experiment, unit.users, unit.constraint, unit.agent) for unit in plan]
-    assert len(keys) == len(set(keys))
-    assert len({unit.folder for unit in plan}) == len(plan)
-    (shared,) = (unit for unit in plan if keys[plan.index(unit)] == ("A", 5, "85", "hybrid"))
+    needed = plan.units(plan.tables(), plan.AGENTS, 7, False)
+    cases = [unit.case for unit in needed]
+    assert len(cases) == len(set(cases))
+    assert len({unit.folder for unit in needed}) == len(needed)
+    (shared,) = (unit for unit in needed if unit.case == ("A", 5, "85", "hybrid"))
     assert shared.tables == ("5", "6", "7", "fig3")
-    assert all(unit.settings.seeds == tuple(range(7)) for unit in plan)
-    assert all(unit.settings.scenario.users == unit.users for unit in plan)
+    assert all(unit.settings.seeds == tuple(range(7)) for unit in needed)
+    assert all(unit.settings.scenario.users == unit.case.users for unit in needed)
 
 
 def test_every_agent_of_the_plan_can_be_made():
-    for unit in report_plan.plan(report_plan.TABLES, report_plan.AGENTS, 1, False):
-        if unit.agent != peer.AGENT:
-            agents.make_agent(unit.agent, unit.settings.config, unit.settings.scenario)
+    for unit in plan.units(plan.tables(), plan.AGENTS, 1, False):
+        if unit.case.agent != sb3.AGENT:
+            agents.make_agent(unit.case.agent, unit.settings.config, unit.settings.scenario)
 
 
 def test_quick_is_a_small_part_of_the_whole():
-    assert cells(*report_plan.TABLES, quick=True) < cells(*report_plan.TABLES)
-    assert {cell[3] for cell in cells(*report_plan.TABLES, quick=True)} == set(report_plan.AGENTS)
-    whole, small = (report_plan.plan(report_plan.TABLES, report_plan.AGENTS, 0, quick) for quick in (False, True))
-    assert {(unit.agent, len(unit.settings.seeds)) for unit in whole} == set(report_plan.SEEDS.items())
-    assert {len(unit.settings.seeds) for unit in small} == {report_plan.QUICK_SEEDS}
-    assert min(report_plan.SEEDS.values()) > report_plan.QUICK_SEEDS
+    assert cells(*plan.tables(), quick=True) < cells(*plan.tables())
+    assert {cell[3] for cell in cells(*plan.tables(), quick=True)} == set(plan.AGENTS)
+    whole, small = (plan.units(plan.tables(), plan.AGENTS, 0, quick) for quick in (False, True))
+    assert {(unit.case.agent, len(unit.settings.seeds)) for unit in whole} == set(plan.SEEDS.items())
+    assert {len(unit.settings.seeds) for unit in small} == {plan.QUICK_SEEDS}
+    assert min(plan.SEEDS.values()) > plan.QUICK_SEEDS
 
 
 def test_agents_can_be_left_out():
-    assert {cell[3] for cell in cells(*report_plan.TABLES, agents=("hybrid",))} == {"hybrid"}
+    assert {cell[3] for cell in cells(*plan.tables(), agents=("hybrid",))} == {"hybrid"}
     with pytest.raises(InputError, match="--agents: expected one that --tables=5 needs, found only dqn"):
-        report_plan.plan(("5",), ("dqn",), 5, False)
+        plan.units(("5",), ("dqn",), 5, False)
 
 
 def test_other_settings_get_another_folder():
-    few, many = (report_plan.plan(("5",), ("hybrid",), seeds, False)[0] for seeds in (5, 6))
+    few, many = (plan.units(("5",), ("hybrid",), seeds, False)[0] for seeds in (5, 6))
     assert few.folder != many.folder
     assert few.folder.startswith("A-5-Min-hybrid-")
     longer = dataclasses.replace(few.settings, config=dataclasses.replace(few.settings.config, epochs=61))
@@ -83,18 +81,18 @@ def test_other_settings_get_another_folder():
 SCRIPT = """
 import dataclasses, pathlib, sys
 from launch.reproduce import __main__ as reproduce
-from launch.reproduce import plan as report_plan
-from launch.runs.summary import finished
+from launch.reproduce import units
 from launch.host.runtime import use_compilation_cache
 
 def unit(agent, limit, table):
-    made = report_plan.settings("A", 2, limit, agent, 2)
+    case = units.Case("A", 2, limit, agent)
+    made = units.settings(case, 2)
     config = dataclasses.replace(made.config, epochs=12 if agent == "hybrid" else 40)
-    return report_plan.Unit("A", 2, limit, agent, (table,), dataclasses.replace(made, config=config))
+    return units.Unit(case, (table,), dataclasses.replace(made, config=config))
 
 use_compilation_cache()
-plan = [unit("hybrid", "85", "fig3"), unit("dqn", "85", "fig3"), unit("dqn", "Max", "fig3")]
-reproduce.reproduce(plan, pathlib.Path(sys.argv[1]), command="the test's", checkpoint_epochs=1)
+needed = [unit("hybrid", "85", "fig3"), unit("dqn", "85", "fig3"), unit("dqn", "Max", "fig3")]
+reproduce.reproduce(needed, pathlib.Path(sys.argv[1]), command="the test's", checkpoint_epochs=1)
 """
 
 
@@ -104,7 +102,10 @@ def start(out: pathlib.Path) -> subprocess.Popen[str]:
 
 def finish(out: pathlib.Path) -> str:
     process = start(out)
-    _, said = process.communicate(timeout=600)
+    try:
+        _, said = process.communicate(timeout=600)
+    finally:
+        process.kill()
     assert process.returncode == 0, said
     return said
 
@@ -125,10 +126,10 @@ def stop_when(out: pathlib.Path, pattern: str, how: int) -> tuple[int, str]:
 
 def without_clock(value):
     """A report or summary without what depends on the wall clock."""
-    clock = (*report_collect.CLOCK, "compute_s", "compute_to_optimal_s", "run")
+    clock = (*report.clock(), "compute_s", "compute_to_optimal_s", "run")
     if isinstance(value, dict):
         return {key: without_clock(item) for key, item in value.items() if key not in clock}
-    return [without_clock(item) for item in value] if isinstance(value, list) else value
+    return [without_clock(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def everything(out: pathlib.Path) -> dict[str, object]:
@@ -179,32 +180,32 @@ def test_interruptions_change_nothing(tmp_path):
 
 
 @pytest.mark.process
-@pytest.mark.skipif(not peer.installed(), reason="needs requirements-peer.txt")
+@pytest.mark.skipif(not sb3.installed(), reason="needs requirements-peer.txt")
 def test_peer_is_a_unit_that_goes_on_where_it_was(tmp_path):
-    made = report_plan.settings("A", 3, "85", peer.AGENT, 2)
+    folder, made = RunFolder(tmp_path), units.settings(Case("A", 3, "85", sb3.AGENT), 2)
     made = dataclasses.replace(
         made,
-        scenario=report_plan.scenario_of("A", 2, "85"),
+        scenario=units.scenario_of("A", 2, "85"),
         config=dataclasses.replace(made.config, epochs=3, direct_sessions=50),
     )
-    summary = peer.run(made, tmp_path, threads=2)
-    first, second = summary["seeds"]
-    assert [first["real_steps"], second["real_steps"]] == [150, 150]
-    assert first["experience_s"] != second["experience_s"]
-    assert first["oracle_art_ms"] == pytest.approx(summary["aggregate"]["oracle_art_ms"])
-    assert finished(tmp_path) == summary
+    summary = sb3.run(made, folder, threads=2)
+    first, second = summary.seeds
+    assert [first.real_steps, second.real_steps] == [150, 150]
+    assert first.experience_s != second.experience_s
+    assert first.oracle_art_ms == pytest.approx(summary.aggregate.oracle_art_ms)
+    assert folder.summary() == summary
     before = files(tmp_path)
-    assert peer.run(made, tmp_path) == summary
+    assert sb3.run(made, folder) == summary
     assert files(tmp_path) == before
     # As if it had been killed in the second seed: the first is kept, the second is the same again.
     kept = tmp_path / "seeds" / "seed-0.json"
-    (tmp_path / "summary.json").unlink()
+    folder.summary_file.unlink()
     (tmp_path / "seeds" / "seed-1.json").unlink()
-    again = peer.run(made, tmp_path, threads=2)
+    again = sb3.run(made, folder, threads=2)
     assert kept.stat().st_mtime_ns == before[kept.as_posix()]
-    assert without_clock(again) == without_clock(summary)
+    assert without_clock(again.as_json()) == without_clock(summary.as_json())
     with pytest.raises(InputError, match="run folder: expected a run of the same settings"):
-        peer.run(dataclasses.replace(made, seeds=(5, 6)), tmp_path)
+        sb3.run(dataclasses.replace(made, seeds=(5, 6)), folder)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,181 @@
+"""Units of work: each is one training of some seeds, in a run folder of its own; and their running, one by one.
+
+A unit that several sections of the report need is run once. Its folder's name ends in a digest of its settings, so that
+other settings (another number of seeds, new defaults) get another folder and never mix with what was there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import resource
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from hl_jax.agents import registry
+from hl_jax.objective import constraint_value
+from hl_jax.scenario import Scenario
+from launch.host.files import ROOT
+from launch.host.worklog import WorkLog
+from launch.inputs import scenario_files
+from launch.inputs.settings import Settings
+from launch.reproduce import sb3
+from launch.runs.folder import RunFolder
+from launch.runs.summary import Summary
+from launch.runs.unit import run
+
+SECONDS_A_MINUTE = 60.0
+
+
+class Case(NamedTuple):
+    """What is trained."""
+
+    experiment: str
+    users: int
+    constraint: str
+    agent: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What an agent is given at some number of users."""
+
+    changes: dict[str, int | float]  # fields of its configuration
+    seconds: float  # of one seed on one core, about; only tells how much of the plan is done
+    why: str
+    learns: bool = True  # False: only its speed is measured, so its steps to optimal say nothing
+
+
+# Every departure from the agents' defaults, in one place. A seed that doesn't get there within its budget counts as
+# never. Schedules (epsilon, step sizes) stretch over the epochs, so that a larger budget also learns more slowly.
+BUDGETS: dict[tuple[str, int], Budget] = {
+    ("hybrid", 1): Budget({}, 5.0, "the defaults"),
+    ("hybrid", 2): Budget({}, 6.0, "the defaults"),
+    ("hybrid", 3): Budget({}, 7.0, "the defaults"),
+    ("hybrid", 4): Budget({}, 8.0, "the defaults"),
+    ("hybrid", 5): Budget({}, 10.0, "the defaults"),
+    ("dqn", 1): Budget({"epochs": 20}, 2.0, "ten joint actions"),
+    ("dqn", 2): Budget({"epochs": 40}, 3.0, "a hundred joint actions"),
+    ("dqn", 3): Budget({"epochs": 40}, 4.0, "several times what it needs"),
+    ("dqn", 4): Budget({}, 26.0, "the defaults"),
+    ("dqn", 5): Budget({}, 44.0, "the defaults"),
+    ("q_learning", 3): Budget({"epochs": 200, "epoch_steps": 100}, 2.0, "over twice the paper's most (7,000)"),
+    ("q_learning", 4): Budget({"epochs": 200, "epoch_steps": 1000}, 6.0, "over twice the paper's most (90,000)"),
+    ("q_learning", 5): Budget({"epochs": 200, "epoch_steps": 10000}, 46.0, "twice the paper's most (1,000,000)"),
+    (sb3.AGENT, 3): Budget({"epochs": 40}, 110.0, "as dqn"),
+    (sb3.AGENT, 5): Budget({"epochs": 1}, 90.0, "its speed only: too slow to learn here", learns=False),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """One training: some seeds of an agent in one scenario."""
+
+    case: Case
+    tables: tuple[str, ...]  # the sections that need it, as --tables names them
+    settings: Settings
+
+    @property
+    def folder(self) -> str:
+        """Name of its run folder."""
+        experiment, users, constraint, agent = self.case
+        return f"{experiment}-{users}-{constraint}-{agent}-{self.settings.digest[:8]}"
+
+    def run_folder(self, out: pathlib.Path) -> RunFolder:
+        """Its run folder in a reproduction's folder."""
+        return RunFolder(out / "units" / self.folder)
+
+    @property
+    def title(self) -> str:
+        """How it is called in messages."""
+        experiment, users, limit, agent = self.case
+        many = "1 user" if users == 1 else f"{users} users"
+        return f"{agent}, experiment {experiment}, {many}, constraint {constraint_text(limit)}"
+
+    @property
+    def budget(self) -> Budget:
+        return BUDGETS[self.case.agent, self.case.users]
+
+    @property
+    def weight(self) -> float:
+        """About how many core seconds it takes."""
+        return self.budget.seconds * len(self.settings.seeds)
+
+
+def constraint_text(constraint: str) -> str:
+    """A constraint as the paper's tables write it: `Min`, `80%`, `Max`."""
+    return constraint if constraint in ("Min", "Max") else f"{constraint}%"
+
+
+@functools.cache
+def _file(experiment: str) -> Scenario:
+    return scenario_files.load_scenario(ROOT / "data" / "scenarios" / f"exp{experiment}.toml")
+
+
+def scenario_of(experiment: str, users: int, constraint: str) -> Scenario:
+    """An experiment of the paper with so many users and that constraint."""
+    scenario = _file(experiment).with_users(users)
+    return dataclasses.replace(scenario, constraint=constraint_value(constraint, scenario.pool))
+
+
+def settings(case: Case, seeds: int) -> Settings:
+    """A unit's settings: the agent's defaults with its budget's changes."""
+    defaults = registry.AGENTS["dqn" if case.agent == sb3.AGENT else case.agent].config()
+    return Settings(
+        scenario=scenario_of(case.experiment, case.users, case.constraint),
+        constraint=case.constraint,
+        agent=case.agent,
+        config=dataclasses.replace(defaults, **BUDGETS[case.agent, case.users].changes),
+        seeds=tuple(range(seeds)),
+        lanes=1,
+    )
+
+
+def _peak_memory_gib() -> float:
+    """Most memory of this process and of the largest of its children, together."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(resource.getrusage(kind).ru_maxrss for kind in kinds) / 2**20
+
+
+def _result(summary: Summary) -> str:
+    steps = summary.aggregate.steps_to_optimal
+    middle = "never" if steps.median is None else f"{steps.median:,.0f} steps"
+    return f"{steps.succeeded} of {steps.seeds} seeds optimal, median {middle}"
+
+
+def _run(unit: Unit, folder: RunFolder, threads: int, checkpoint_epochs: int) -> Summary:
+    if unit.case.agent == sb3.AGENT:
+        return sb3.run(unit.settings, folder, threads=threads)
+    return run(unit.settings, folder, threads=threads, checkpoint_epochs=checkpoint_epochs)
+
+
+def run_units(
+    plan: Sequence[Unit], out: pathlib.Path, *, threads: int, checkpoint_epochs: int, say: Callable[[str], None]
+) -> None:
+    """Runs every unit that isn't finished, one after the other, each on all cores.
+
+    Raises:
+      InputError: if a folder can't be used.
+      KeyboardInterrupt: after checkpointing the unit under way.
+    """
+    waiting = [unit for unit in plan if not unit.run_folder(out).finished]
+    left, spent, done = sum(unit.weight for unit in waiting), 0.0, 0.0
+    if len(waiting) < len(plan):
+        say(f"{len(plan) - len(waiting)} of {len(plan)} units of work are finished already")
+    log = WorkLog(out)
+    for unit in waiting:
+        number = plan.index(unit) + 1
+        # The first units tell how fast this machine is; until then nothing is promised.
+        rest = f", about {(left - done) * spent / done / SECONDS_A_MINUTE:.0f} min left" if done else ""
+        say(f"[{number}/{len(plan)}] {unit.title}{rest}")
+        start = time.perf_counter()
+        log.note(unit.folder, 0.0, _peak_memory_gib())  # with its commit, however this call ends
+        try:
+            summary = _run(unit, unit.run_folder(out), threads, checkpoint_epochs)
+        finally:
+            wall_s = time.perf_counter() - start
+            log.note(unit.folder, wall_s, _peak_memory_gib())
+        spent, done = spent + wall_s, done + unit.weight
+        say(f"[{number}/{len(plan)}] {unit.title}: {_result(summary)} ({wall_s:.0f} s)")
