@@ -87,7 +87,7 @@ def _grids() -> tuple[tuple[axes.Grid, ...], dict[str, str]]:
         shared, grids = axes.from_file(pathlib.Path(_FILE.value))
     every = [*given, *(axis for grid in grids for axis in grid.axes)]
     named = [value for axis in every if axis.name == "agent" for value in axis.values]
-    for agent in {*named, shared.get("agent", FLAGS.agent)}:
+    for agent in (*named, shared.get("agent", FLAGS.agent)):
         define_agent(agent)
     if _FILE.value:
         plan.check_names(sorted(shared.keys() - set(SHARED)))
