@@ -74,6 +74,7 @@ def workers_of(node: int) -> list[int]:
 
 @needs_ray
 @pytest.mark.process
+@pytest.mark.clock
 def test_a_node_that_loses_its_workers_changes_nothing(tmp_path, cluster):
     address, node = cluster
     whole, out = tmp_path / "local", tmp_path / "ray"
