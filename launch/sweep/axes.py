@@ -16,11 +16,11 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from typing import Any
 
 import numpy as np
 
 from launch.host.errors import InputError
+from launch.inputs import agents
 
 MOST_VALUES = 10_000  # of an axis, and assignments of a sweep
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -45,9 +45,23 @@ class Axis:
         return not self.values
 
 
+def fitted(assignment: Assignment, axes: Sequence[Axis]) -> Assignment:
+    """An assignment of these axes less the constants that its agent doesn't have, and another one of theirs does.
+
+    Raises:
+      InputError: if an axis names an agent that there isn't.
+    """
+    named = [value for axis in axes if axis.name == "agent" for value in axis.values]
+    if len(named) < 2:
+        return assignment
+    constants = {name: {field.name for field in dataclasses.fields(agents.kind_of(name).config)} for name in named}
+    others = set().union(*constants.values()) - constants[assignment["agent"]]
+    return {name: text for name, text in assignment.items() if name not in others}
+
+
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Axes whose values are combined each with each."""
+    """Axes whose values are combined each with each; an agent's constants only with agents that have them."""
 
     axes: tuple[Axis, ...]
 
@@ -56,10 +70,17 @@ class Grid:
         return math.prod(len(axis.values) for axis in self.axes)
 
     def assignments(self) -> Iterator[Assignment]:
-        """Every combination, the last axis changing fastest."""
-        names = [axis.name for axis in self.axes]
+        """Every combination once, the last axis changing fastest.
+
+        Raises:
+          InputError: if an axis names an agent that there isn't.
+        """
+        names, seen = [axis.name for axis in self.axes], set()
         for values in itertools.product(*(axis.values for axis in self.axes)):
-            yield dict(zip(names, values, strict=True))
+            one = fitted(dict(zip(names, values, strict=True)), self.axes)
+            if tuple(one.items()) not in seen:
+                seen.add(tuple(one.items()))
+                yield one
 
 
 def _plain(number: Decimal) -> str:
@@ -83,7 +104,7 @@ def _ratios(name: str, text: str, low: float, high: float, count: str) -> tuple[
     return tuple(f"{value:.6g}" for value in np.geomspace(low, high, int(count)))
 
 
-def axis(name: str, value: Any) -> Axis:
+def axis(name: str, value: object) -> Axis:
     """An axis from a text (see above) or from a list of values (of a sweep file).
 
     Raises:
@@ -120,7 +141,7 @@ def axis(name: str, value: Any) -> Axis:
     return Axis(name, values)
 
 
-def _text(name: str, value: Any) -> str:
+def _text(name: str, value: object) -> str:
     """A value of a sweep file as a flag's text."""
     if isinstance(value, bool):
         return "true" if value else "false"

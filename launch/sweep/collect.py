@@ -10,21 +10,37 @@ import collections
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from hl_jax import comparison, statistics
-from launch.host.records import as_data
-from launch.runs.folder import RunFolder
+from hl_jax.comparison import Stratum
+from launch.host.worklog import WorkLog
+from launch.report.made import made
 from launch.runs.summary import SeedSummary
-from launch.sweep.axes import Assignment
-from launch.sweep.plan import Point
+from launch.sweep.axes import Assignment, Axis
+from launch.sweep.plan import Point, all_units
+from launch.sweep.report import (
+    GRID,
+    NOT_RUN,
+    SAME,
+    UNDECIDED,
+    Cell,
+    Comparison,
+    Curve,
+    Line,
+    Outcome,
+    Panel,
+    Report,
+    Search,
+    Setting,
+    Tested,
+    Varied,
+)
 
 TASKS = ("scenario", "calibration", "users", "constraint", "knobs")
 CURVE_POINTS = 80
-SAME = "the same settings"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +52,7 @@ class Run:
     regret: np.ndarray  # of the greedy decision there, %
 
 
-def read_runs(plan: Sequence[Point], folder: pathlib.Path) -> dict[str, list[Run]]:
+def read_runs(plan: Sequence[Point], out: pathlib.Path) -> dict[str, list[Run]]:
     """Finished seeds of each point that are asked for, by the point's name; once, however many axes led there.
 
     A seed that failed isn't one: it says nothing of how many steps a setting needs (`folder.failures` tells of it).
@@ -48,7 +64,7 @@ def read_runs(plan: Sequence[Point], folder: pathlib.Path) -> dict[str, list[Run
         runs: list[Run] = []
         asked = set(point.settings.seeds)
         for unit in point.units():
-            there = RunFolder(folder / unit.folder)
+            there = unit.run_folder(out)
             summary = there.summary()
             if summary is None:
                 continue
@@ -87,12 +103,12 @@ def compared_axes(plan: Sequence[Point]) -> list[str]:
 class Results:
     """The runs by setting and task."""
 
-    def __init__(self, plan: Sequence[Point], folder: pathlib.Path) -> None:
-        self.plan, self.runs, self.compared = plan, read_runs(plan, folder), compared_axes(plan)
-        self.parts = [split(point.assignment, self.compared) for point in plan]
-        self.settings = list({label(setting): setting for setting, _ in self.parts}.values())
-        self.tasks = list({label(task): task for _, task in self.parts}.values())
-        self.names = {(label(one), label(task)): p.name for p, (one, task) in zip(plan, self.parts, strict=True)}
+    def __init__(self, plan: Sequence[Point], out: pathlib.Path) -> None:
+        self.runs, self.compared = read_runs(plan, out), compared_axes(plan)
+        parts = [split(point.assignment, self.compared) for point in plan]
+        self.settings = list({label(setting): setting for setting, _ in parts}.values())
+        self.tasks = list({label(task): task for _, task in parts}.values())
+        self.names = {(label(one), label(task)): p.name for p, (one, task) in zip(plan, parts, strict=True)}
 
     def of(self, setting: Assignment, task: Assignment) -> list[Run]:
         return self.runs.get(self.names.get((label(setting), label(task)), ""), [])
@@ -104,80 +120,97 @@ class Results:
         return float(np.median(done)) if len(done) and np.median(done) > 0.0 else 1.0
 
 
-def _cells(results: Results) -> list[dict[str, Any]]:
+def _cells(results: Results) -> list[Cell]:
     """Every setting in every task."""
-    rows = []
+    cells = []
     for setting, task in itertools.product(results.settings, results.tasks):
         runs = results.of(setting, task)
         if not runs:
             continue
         budgets = [run.summary.real_steps for run in runs]
-        rows.append(
-            {
-                "setting": label(setting),
-                "task": label(task),
-                **dataclasses.asdict(statistics.summarize([run.summary.steps_to_optimal for run in runs])),
-                "least_budget": min(budgets),
-                "most_budget": max(budgets),
-                "feasible": sum(bool(run.summary.feasible) for run in runs),
-                "art_over_optimum": float(
-                    np.mean([ours / least for ours, least in (run.summary.times for run in runs)])
-                ),
-            }
+        times = [run.summary.times for run in runs]
+        cells.append(
+            Cell(
+                setting=label(setting),
+                task=label(task),
+                steps=statistics.summarize([run.summary.steps_to_optimal for run in runs]),
+                least_budget=min(budgets),
+                most_budget=max(budgets),
+                feasible=sum(bool(run.summary.feasible) for run in runs),
+                art_over_optimum=float(np.mean([ours / least for ours, least in times])),
+            )
         )
-    return rows
+    return cells
 
 
-def _over_tasks(results: Results) -> list[dict[str, Any]]:
+def _over_tasks(results: Results) -> list[Setting]:
     """Every setting over all tasks: IQM of steps (of a task's median where there are several), tasks as strata."""
     several = len(results.tasks) > 1
     scales = {label(task): results.scale(task) if several else 1.0 for task in results.tasks}
-    rows = []
+    settings = []
     for setting in results.settings:
         strata = [steps_of(runs) / scales[label(task)] for task in results.tasks if (runs := results.of(setting, task))]
         if not strata:
             continue
         every = np.concatenate(strata)
-        bounds = statistics.bootstrap_interval(strata, statistics.interquartile_mean)
-        rows.append(
-            {
-                "setting": label(setting),
-                "tasks": len(strata),
-                "seeds": len(every),
-                "succeeded": int(np.isfinite(every).sum()),
-                "iqm": _finite(float(statistics.interquartile_mean(every))),
-                "iqm_interval": [_finite(bound) for bound in bounds],
-                "relative": several,
-            }
+        low, high = statistics.bootstrap_interval(strata, statistics.interquartile_mean)
+        settings.append(
+            Setting(
+                setting=label(setting),
+                tasks=len(strata),
+                seeds=len(every),
+                succeeded=int(np.isfinite(every).sum()),
+                iqm=_finite(float(statistics.interquartile_mean(every))),
+                iqm_interval=(_finite(low), _finite(high)),
+                relative=several,
+            )
         )
-    return rows
+    return settings
 
 
-def _rank(row: dict[str, Any]) -> float:
-    return float("inf") if row["iqm"] is None else float(row["iqm"])
+def _rank(setting: Setting) -> float:
+    return float("inf") if setting.iqm is None else setting.iqm
 
 
 def _finite(value: float) -> float | None:
     return round(value, 4) if np.isfinite(value) else None
 
 
-Pair = dict[str, Any]  # what is compared, its strata under "strata", and whose runs these are under "trainings"
+Place = tuple[Assignment, Assignment]  # a setting and a task
 
 
-def _strata(
-    results: Results, cells: Sequence[tuple[tuple[Assignment, Assignment], tuple[Assignment, Assignment]]]
-) -> tuple[list[comparison.Stratum], set[tuple[str, str]]]:
-    """Steps of both sides in each cell that both have runs in, and the names of all trainings whose sides differ."""
-    found, trainings = [], set()
-    for one, other in cells:
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two sides to compare."""
+
+    kind: str  # axis, setting
+    axis: str | None
+    first: str
+    second: str
+    strata: tuple[Stratum, ...]  # steps of both sides, wherever both have runs
+    trainings: frozenset[tuple[str, str]]  # whose runs these are, or would be; none: both sides are the very same
+
+
+def _pair(
+    results: Results, names: tuple[str, str | None, str, str], places: Sequence[tuple[Place, Place]]
+) -> Pair | None:
+    """The pair of these kind, axis and sides' names; None if both are planned in none of the places.
+
+    So it is where agents of different constants make one grid: nothing else is equal there.
+    """
+    planned, found, trainings = False, [], set()
+    for one, other in places:
         first, second = (results.names.get((label(setting), label(task))) for setting, task in (one, other))
-        if first is None or second is None or first == second:
+        if first is None or second is None:
+            continue
+        planned = True
+        if first == second:
             continue  # the same training says nothing about a difference
         trainings.add((first, second))
         runs = [results.of(*one), results.of(*other)]
         if all(runs):
             found.append((steps_of(runs[0]), steps_of(runs[1])))
-    return found, trainings
+    return Pair(*names, tuple(found), frozenset(trainings)) if planned else None
 
 
 def axis_pairs(results: Results) -> list[Pair]:
@@ -186,24 +219,15 @@ def axis_pairs(results: Results) -> list[Pair]:
     for axis in results.compared:
         values = list(dict.fromkeys(setting[axis] for setting in results.settings if axis in setting))
         for first, second in itertools.combinations(values, 2):
-            cells = [
+            places = [
                 ((setting, task), ({**setting, axis: second}, task))
                 for setting in results.settings
                 if setting.get(axis) == first
                 for task in results.tasks
             ]
-            strata, trainings = _strata(results, cells)
-            pairs.append(
-                {
-                    "kind": "axis",
-                    "axis": axis,
-                    "first": f"{axis}={_short(axis, first)}",
-                    "second": f"{axis}={_short(axis, second)}",
-                    "strata": strata,
-                    "trainings": trainings,
-                }
-            )
-    return pairs
+            names = ("axis", axis, f"{axis}={_short(axis, first)}", f"{axis}={_short(axis, second)}")
+            pairs.append(_pair(results, names, places))
+    return [pair for pair in pairs if pair is not None]
 
 
 def setting_pairs(results: Results, seen: Sequence[Pair]) -> list[Pair]:
@@ -211,41 +235,44 @@ def setting_pairs(results: Results, seen: Sequence[Pair]) -> list[Pair]:
     base, *others = results.settings
     pairs = []
     for other in others:
-        strata, trainings = _strata(results, [((base, task), (other, task)) for task in results.tasks])
-        swapped = {(second, first) for first, second in trainings}
-        if not strata or not any(pair["trainings"] in (trainings, swapped) for pair in seen):
-            names = {"kind": "setting", "first": label(base), "second": label(other)}
-            pairs.append({**names, "strata": strata, "trainings": trainings})
+        places = [((base, task), (other, task)) for task in results.tasks]
+        pair = _pair(results, ("setting", None, label(base), label(other)), places)
+        if pair is None:
+            continue
+        swapped = {(second, first) for first, second in pair.trainings}
+        if not pair.strata or not any(one.trainings in (pair.trainings, swapped) for one in seen):
+            pairs.append(pair)
     return pairs
 
 
-def comparisons(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+def comparisons(pairs: Sequence[Pair]) -> list[Comparison]:
     """Verdicts on all pairs, corrected for all of them at once."""
-    possible = [pair for pair in pairs if pair["strata"]]
-    verdicts = iter(comparison.compare([pair["strata"] for pair in possible]))
-    rows = []
+    possible = [pair for pair in pairs if pair.strata]
+    verdicts = iter(comparison.compare([pair.strata for pair in possible]))
+    found = []
     for pair in pairs:
-        strata = pair["strata"]
-        row = {name: pair.get(name) for name in ("kind", "axis", "first", "second")}
-        row |= {"tasks": len(strata), "seeds": [sum(len(stratum[side]) for stratum in strata) for side in (0, 1)]}
-        if not strata:
-            rows.append({**row, "verdict": "not run" if pair["trainings"] else SAME})
-            continue
-        found = next(verdicts)
-        row |= {
-            "improvement": round(found.improvement, 4),
-            "interval": [round(bound, 4) for bound in found.interval],
-            "p_value": found.p_value,
-            "adjusted": found.adjusted,
-            # The smallest that so many seeds could have given, corrected as the smallest of all would be.
-            "least_adjusted": min(
-                comparison.least_p_value([(len(one), len(two)) for one, two in strata]) * len(possible), 1.0
-            ),
-        }
-        better = "second" if found.improvement > 0.5 else "first"
-        row["verdict"] = f"{pair[better]} needs fewer steps" if found.decided else "undecided"
-        rows.append(row)
-    return rows
+        tested, verdict = None, NOT_RUN if pair.trainings else SAME
+        if pair.strata:
+            tested, verdict = _tested(pair, next(verdicts), len(possible))
+        first, second = (sum(len(stratum[side]) for stratum in pair.strata) for side in (0, 1))
+        names = (pair.kind, pair.axis, pair.first, pair.second)
+        found.append(Comparison(*names, len(pair.strata), (first, second), tested, verdict))
+    return found
+
+
+def _tested(pair: Pair, found: comparison.Comparison, compared: int) -> tuple[Tested, str]:
+    """What was found of a pair, one of so many, and the verdict on it."""
+    low, high = found.interval
+    least = comparison.least_p_value([(len(one), len(two)) for one, two in pair.strata])
+    tested = Tested(
+        improvement=round(found.improvement, 4),
+        interval=(round(low, 4), round(high, 4)),
+        p_value=found.p_value,
+        adjusted=found.adjusted,
+        least_adjusted=min(least * compared, 1.0),
+    )
+    better = pair.second if found.improvement > 0.5 else pair.first
+    return tested, f"{better} needs fewer steps" if found.decided else UNDECIDED
 
 
 def _on(grid: np.ndarray, steps: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -254,19 +281,19 @@ def _on(grid: np.ndarray, steps: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.where((grid < steps[0]) | (grid > steps[-1]), np.nan, values[latest])
 
 
-def curve(runs: Sequence[Run]) -> dict[str, list[float]]:
-    """Regret against real steps over all runs: median and middle half, where all of them are still learning."""
+def curve(runs: Sequence[Run]) -> Curve:
+    """Regret against real steps over all runs, where all of them are still learning."""
     start = max(run.steps[0] for run in runs)
     end = max(min(run.steps[-1] for run in runs), start + 1.0)
     grid = np.unique(np.round(np.geomspace(max(start, 1.0), end, CURVE_POINTS)))
     columns = np.stack([_on(grid, run.steps, run.regret) for run in runs])
     grid, columns = grid[~np.isnan(columns).any(axis=0)], columns[:, ~np.isnan(columns).any(axis=0)]
     low, middle, high = np.percentile(columns, [25, 50, 75], axis=0)
-    named = {"steps": grid, "median": middle, "low": low, "high": high}
-    return {name: np.round(values, 3).tolist() for name, values in named.items()}
+    steps, low, middle, high = (tuple(np.round(values, 3).tolist()) for values in (grid, low, middle, high))
+    return Curve(steps=steps, median=middle, low=low, high=high)
 
 
-def panels(results: Results) -> list[dict[str, Any]]:
+def panels(results: Results) -> list[Panel]:
     """Curves and steps to optimal, a panel for each compared axis with a line for each value, all else pooled."""
     found = []
     for axis in results.compared:
@@ -274,50 +301,75 @@ def panels(results: Results) -> list[dict[str, Any]]:
         for setting, task in itertools.product(results.settings, results.tasks):
             if axis in setting:
                 lines[setting[axis]] += results.of(setting, task)
-        lines = {value: runs for value, runs in lines.items() if runs}
-        if lines:
-            found.append({"axis": axis, "lines": [_line(f"{axis}={_short(axis, v)}", r) for v, r in lines.items()]})
+        drawn = [_line(f"{axis}={_short(axis, value)}", runs) for value, runs in lines.items() if runs]
+        if drawn:
+            found.append(Panel(axis, tuple(drawn)))
     return found
 
 
-def _line(name: str, runs: Sequence[Run]) -> dict[str, Any]:
+def _line(name: str, runs: Sequence[Run]) -> Line:
     steps = steps_of(runs)
-    done = np.sort(steps[np.isfinite(steps)])
-    return {
-        "name": name,
-        "runs": len(runs),
-        "reached": done.tolist(),
-        "budget": max(run.summary.real_steps for run in runs),
-        "curve": curve(runs),
-    }
+    return Line(
+        name=name,
+        runs=len(runs),
+        reached=tuple(np.sort(steps[np.isfinite(steps)]).tolist()),
+        budget=max(run.summary.real_steps for run in runs),
+        curve=curve(runs),
+    )
 
 
-def build(plan: Sequence[Point], folder: pathlib.Path, compare: bool = True) -> dict[str, Any]:
-    """The numbers of report.json.
+def _outcomes(results: Results) -> list[Outcome]:
+    return [
+        Outcome(label(setting), label(task), results.names[label(setting), label(task)], run.summary)
+        for setting, task in itertools.product(results.settings, results.tasks)
+        for run in results.of(setting, task)
+    ]
+
+
+def _varied(axis: Axis) -> Varied:
+    if axis.is_interval:
+        return Varied(axis.name, f"{axis.low:g} to {axis.high:g}{' (log)' if axis.log else ''}")
+    return Varied(axis.name, ", ".join(axis.values))
+
+
+def build(
+    plan: Sequence[Point],
+    out: pathlib.Path,
+    *,
+    command: str,
+    axes: Sequence[Axis],
+    failed: Mapping[str, str],
+    search: Search = GRID,
+) -> Report:
+    """The report of what is finished.
 
     Args:
       plan: the sweep's points.
-      folder: its `units/`.
-      compare: each axis's values, and the settings with the first one. Not where these very runs chose the settings:
-        then nothing is compared, and settings come best first.
+      out: the sweep's folder.
+      command: what runs it.
+      axes: what was varied.
+      failed: why, of each unit that couldn't be done.
+      search: how the points were chosen. A grid's axes are compared value by value, and its settings with the first
+        one. Where these very runs chose the settings nothing is compared, and settings come best first.
     """
-    results = Results(plan, folder)
-    pairs: list[Pair] = []
-    if compare:
+    results, work = Results(plan, out), all_units(plan)
+    settings, pairs = _over_tasks(results), list[Pair]()
+    if search.kind == GRID.kind:
         pairs = axis_pairs(results)
         pairs += setting_pairs(results, pairs) if len(results.compared) > 1 else []
-    return {
-        "compared": results.compared,
-        "tasks": [label(task) for task in results.tasks],
-        "settings": _over_tasks(results) if compare else sorted(_over_tasks(results), key=_rank),
-        "cells": _cells(results),
-        "comparisons": comparisons(pairs),
-        "level": comparison.LEVEL,
-        "panels": panels(results),
-        "runs": [
-            {"setting": label(setting), "task": label(task), "point": results.names[label(setting), label(task)]}
-            | {name: value for name, value in as_data(run.summary).items() if name not in ("decision", "measured")}
-            for setting, task in itertools.product(results.settings, results.tasks)
-            for run in results.of(setting, task)
-        ],
-    }
+    else:
+        settings.sort(key=_rank)
+    finished = sum(unit.run_folder(out).finished for unit in work)
+    return Report(
+        compared=tuple(results.compared),
+        tasks=tuple(label(task) for task in results.tasks),
+        settings=tuple(settings),
+        cells=tuple(_cells(results)),
+        comparisons=tuple(comparisons(pairs)),
+        level=comparison.LEVEL,
+        panels=tuple(panels(results)),
+        runs=tuple(_outcomes(results)),
+        axes=tuple(_varied(axis) for axis in axes),
+        search=search,
+        run=made(command, WorkLog(out).read(), [unit.folder for unit in work], finished, failed),
+    )

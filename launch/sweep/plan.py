@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import difflib
 import hashlib
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from absl import flags
@@ -20,6 +21,7 @@ from launch.host.errors import InputError
 from launch.inputs import agents
 from launch.inputs.flags import HOW_TO_RUN, own_flags, settings
 from launch.inputs.settings import Settings
+from launch.runs.folder import RunFolder
 from launch.sweep.axes import Assignment
 
 FLAGS = flags.FLAGS
@@ -83,6 +85,10 @@ class Unit:
         seeds = self.settings.seeds
         last = f"-{seeds[-1]:04d}" if len(seeds) > 1 else ""
         return f"{self.point}/seed-{seeds[0]:04d}{last}"
+
+    def run_folder(self, out: pathlib.Path) -> RunFolder:
+        """Its run's folder in a sweep's."""
+        return RunFolder(out / "units" / self.folder)
 
 
 @dataclasses.dataclass(frozen=True)

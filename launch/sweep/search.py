@@ -12,29 +12,40 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 
 from launch.host.errors import InputError
-from launch.sweep.axes import Assignment, Axis
+from launch.sweep.axes import Assignment, Axis, fitted
 from launch.sweep.collect import TASKS, Run, label, steps_of
+from launch.sweep.report import Search, Tried
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+    from optuna.trial import Trial as Asked
 
 FLAGS = flags.FLAGS
-Value = tuple[float | None, int, int]  # a setting's value, its runs that got there, its runs
 SAMPLERS = ("tpe", "cmaes", "qmc")
 
 
 @dataclasses.dataclass(frozen=True)
+class Worth:
+    """What a setting came to, in all tasks together."""
+
+    value: float | None  # expected running time (real steps); infinite: it never got there, None: it couldn't be run
+    succeeded: int  # runs that got there
+    runs: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Trial:
-    """A setting that was tried: its value (steps; infinite: it never got there, None: it couldn't be run)."""
+    """A setting that was tried."""
 
     number: int
     setting: Assignment
-    value: float | None
-    succeeded: int
-    runs: int
+    worth: Worth
 
 
 def split(axes: Sequence[Axis]) -> tuple[list[Axis], list[Assignment]]:
@@ -91,14 +102,18 @@ def drawn(axis: Axis, number: int, seed: int) -> str:
 
 def random_settings(axes: Sequence[Axis], trials: int, seed: int) -> list[Assignment]:
     """Independent draws of every axis."""
-    return [{axis.name: drawn(axis, number, seed) for axis in axes} for number in range(trials)]
+    return [fitted({axis.name: drawn(axis, number, seed) for axis in axes}, axes) for number in range(trials)]
 
 
 def ends(axes: Sequence[Axis]) -> list[Assignment]:
     """Settings that together hold every listed value and both ends of every interval, to be checked beforehand."""
-    every = [_checked(axis) for axis in axes]
-    first = {axis.name: values[0] for axis, values in zip(axes, every, strict=True)}
-    return [first] + [{**first, axis.name: text} for axis, values in zip(axes, every, strict=True) for text in values]
+    every = {axis.name: _checked(axis) for axis in axes}
+    first = {name: values[0] for name, values in every.items()}
+    # Each agent with all that it has: others may not have it.
+    firsts = [{**first, "agent": agent} for agent in every["agent"]] if "agent" in every else [first]
+    others = {name: values for name, values in every.items() if name != "agent"}
+    varied = [{**one, name: text} for one in firsts for name, values in others.items() for text in values]
+    return [fitted(one, axes) for one in (*firsts, *varied)]
 
 
 def _checked(axis: Axis) -> tuple[str, ...]:
@@ -126,7 +141,7 @@ def expected_running_time(tasks: Sequence[Sequence[Run]]) -> float:
     return math.exp(sum(logs) / len(logs)) if logs else math.inf
 
 
-def sampler(name: str, seed: int) -> Any:
+def sampler(name: str, seed: int) -> BaseSampler:
     """One of Optuna's samplers.
 
     Raises:
@@ -151,7 +166,7 @@ def sampler(name: str, seed: int) -> Any:
     return samplers.TPESampler(seed=seed, constant_liar=True)
 
 
-def _suggested(trial: Any, axis: Axis) -> str:
+def _suggested(trial: Asked, axis: Axis) -> str:
     if not axis.is_interval:
         return trial.suggest_categorical(axis.name, list(axis.values))
     if is_integer(axis):
@@ -163,9 +178,9 @@ def optuna_trials(
     axes: Sequence[Axis],
     trials: int,
     *,
-    sampler: Any,
+    sampler: BaseSampler,
     batch: int,
-    run: Callable[[list[Assignment]], list[Value]],
+    run: Callable[[list[Assignment]], list[Worth]],
 ) -> list[Trial]:
     """Asks for `batch` settings at once, runs them, tells their values, and so on.
 
@@ -174,7 +189,7 @@ def optuna_trials(
       trials: how many settings to try.
       sampler: one of Optuna's.
       batch: settings that are tried at the same time; results depend on it, not on how many workers there are.
-      run: value, runs that got there, and runs, of each of some settings.
+      run: what each of some settings is worth.
     """
     import optuna
 
@@ -182,37 +197,32 @@ def optuna_trials(
     found: list[Trial] = []
     while len(found) < trials:
         asked = [study.ask() for _ in range(min(batch, trials - len(found)))]
-        settings = [{axis.name: _suggested(one, axis) for axis in axes} for one in asked]
-        for one, setting, (value, succeeded, runs) in zip(asked, settings, run(settings), strict=True):
-            if value is None:
+        settings = [fitted({axis.name: _suggested(one, axis) for axis in axes}, axes) for one in asked]
+        for one, setting, worth in zip(asked, settings, run(settings), strict=True):
+            if worth.value is None:
                 study.tell(one, state=optuna.trial.TrialState.FAIL)
             else:
-                study.tell(one, value)
-            found.append(Trial(len(found), setting, value, succeeded, runs))
+                study.tell(one, worth.value)
+            found.append(Trial(len(found), setting, worth))
     return found
 
 
-def as_json(kind: str, trials: Sequence[Trial], about: str) -> dict[str, Any]:
-    """The search for report.json, best trials first."""
+NO_COMPARISON = (
+    "Not told here: the best of many trials is the best partly by chance, and these very runs chose it. To learn "
+    "whether it is better, run a grid of it and of what it should beat, with seeds that the search didn't use "
+    "(--first_seed)."
+)
+
+
+def reported(kind: str, trials: Sequence[Trial], about: str) -> Search:
+    """The search for the report, best trials first."""
 
     def rank(trial: Trial) -> tuple[float, int]:
-        return (math.inf if trial.value is None else trial.value, trial.number)
+        return (math.inf if trial.worth.value is None else trial.worth.value, trial.number)
 
-    return {
-        "kind": kind,
-        "about": about,
-        "no_comparison": (
-            "Not told here: the best of many trials is the best partly by chance, and these very runs chose it. To "
-            "learn whether it is better, run a grid of it and of what it should beat, with seeds that the search "
-            "didn't use (--first_seed)."
-        ),
-        "trials": [
-            {
-                "number": trial.number,
-                "setting": label(trial.setting),
-                "value": trial.value if trial.value is not None and math.isfinite(trial.value) else None,
-                "got_there": f"{trial.succeeded} of {trial.runs}",
-            }
-            for trial in sorted(trials, key=rank)
-        ],
-    }
+    def shown(trial: Trial) -> Tried:
+        worth = trial.worth
+        value = worth.value if worth.value is not None and math.isfinite(worth.value) else None
+        return Tried(trial.number, label(trial.setting), value, f"{worth.succeeded} of {worth.runs}")
+
+    return Search(kind, about, NO_COMPARISON, tuple(shown(trial) for trial in sorted(trials, key=rank)))

@@ -31,11 +31,12 @@ def needed_modules(module: str, package: str) -> frozenset[str]:
     found, waiting = set[str](), [module]
     while waiting:
         name = waiting.pop()
-        file = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+        place = ROOT.joinpath(*name.split("."))
+        file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
         if name in found or not file.is_file():
             continue
         found.add(name)
-        parent = name.rpartition(".")[0]
+        parent = name if place.is_dir() else name.rpartition(".")[0]
         imports = imported_modules(file.read_text(encoding="utf-8"), parent)
         waiting += [other for other in imports if other.startswith(f"{package}.")]
     return frozenset(found)

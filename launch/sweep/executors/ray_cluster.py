@@ -12,15 +12,24 @@ import os
 import pathlib
 import shutil
 import tempfile
-from typing import Any
+import types
+from typing import TYPE_CHECKING
+
+from absl import flags
 
 from launch.host import provenance
 from launch.host.errors import InputError
 from launch.host.files import write_atomically
-from launch.sweep.executors.local import ONE_THREAD, WorkerLost
-from launch.sweep.executors.worker import Reply, Task, work
+from launch.runs.folder import RunFolder
+from launch.sweep.executors.slots import ONE_THREAD, Asked, Reply, WorkerLost
+from launch.sweep.executors.worker import answer
 from launch.sweep.plan import Unit
 
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
+
+_ADDRESS = flags.DEFINE_string("ray_address", "", "Of the Ray cluster (HOST:PORT, auto); default: one on this machine.")
 READY_S = 5.0  # how long to wait for a worker before looking again whether it is still needed
 SAME = ("jax", "jaxlib", "flax", "optax", "chex", "numpy")  # packages that results depend on
 
@@ -28,7 +37,7 @@ SAME = ("jax", "jaxlib", "flax", "optax", "chex", "numpy")  # packages that resu
 class Worker:
     """The actor: does unit after unit on its node, so that JAX starts and programs compile once."""
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, str | None]:
         """What results depend on here."""
         from launch.host.runtime import use_compilation_cache
 
@@ -36,11 +45,11 @@ class Worker:
         versions = provenance.versions()
         return {"commit": provenance.commit()} | {name: versions[name] for name in SAME}
 
-    def work(self, task: Task) -> tuple[Reply, dict[str, bytes]]:
-        """Does a unit. Returns the files that it leaves, too, by their path in the unit's folder."""
+    def work(self, packed: bytes) -> tuple[Reply, dict[str, bytes]]:
+        """Does a packed task. Returns the files that it leaves, too, by their path in the unit's folder."""
         with tempfile.TemporaryDirectory(prefix="hl_jax-sweep-") as place:
             folder = pathlib.Path(place) / "unit"
-            reply = work(Task(task.settings, str(folder), task.checkpoint_epochs, task.keep_checkpoints, task.worker))
+            reply = answer(packed, str(folder))
             paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
             return reply, {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
@@ -48,11 +57,10 @@ class Worker:
 class RaySlot:
     """A place for one actor; it gets another, wherever the cluster has room, after it died."""
 
-    def __init__(self, ray: Any, folder: pathlib.Path, checkpoint_epochs: int, keep: bool, name: str) -> None:
-        self._ray, self._folder, self._name = ray, folder, name
-        self._checkpoint_epochs, self._keep = checkpoint_epochs, keep
-        self._actor: Any = None
-        self._about: Any = None  # the actor's first answer, until it came
+    def __init__(self, ray: types.ModuleType, asked: Asked, number: int) -> None:
+        self._ray, self._asked, self._name = ray, asked, f"ray-{number}"
+        self._actor: ActorHandle | None = None
+        self._about: ObjectRef | None = None  # the actor's first answer, until it came
 
     def _drop(self) -> None:
         if self._actor is not None:
@@ -84,14 +92,15 @@ class RaySlot:
         return True
 
     def run(self, unit: Unit) -> Reply:
-        task = Task(unit.settings, "", self._checkpoint_epochs, self._keep, self._name)
+        assert self._actor is not None
+        packed = self._asked.task(unit, "", self._name).packed()
         try:
-            reply, files = self._ray.get(self._actor.work.remote(task))
+            reply, files = self._ray.get(self._actor.work.remote(packed))
         except self._ray.exceptions.RayError as error:
             self._drop()
             raise WorkerLost(f"Ray worker ended ({type(error).__name__})") from error
-        if not reply.error:
-            write_files(self._folder / unit.folder, files)
+        if not reply.accepted().error:
+            write_files(unit.run_folder(self._asked.out), files)
         return reply
 
     def interrupt(self) -> None:
@@ -101,16 +110,16 @@ class RaySlot:
         self._drop()
 
 
-def write_files(folder: pathlib.Path, files: dict[str, bytes]) -> None:
+def write_files(run: RunFolder, files: dict[str, bytes]) -> None:
     """A finished unit's files, its summary last."""
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a local sweep that was interrupted
-    for name in sorted(files, key=lambda name: (name == "summary.json", name)):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / name, files[name])
+    shutil.rmtree(run.checkpoints, ignore_errors=True)  # of a local sweep that was interrupted
+    for name in sorted(files, key=lambda name: (name == run.summary_file.name, name)):
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(run.path / name, files[name])
 
 
-def slots(address: str, workers: int, folder: pathlib.Path, checkpoint_epochs: int, keep: bool) -> list[RaySlot]:
-    """As many places as the cluster has CPUs, or `workers`.
+def slots(asked: Asked) -> list[RaySlot]:
+    """As many places as the cluster has CPUs, or as are asked for.
 
     Raises:
       InputError: if Ray isn't installed, or the cluster can't be reached.
@@ -119,16 +128,17 @@ def slots(address: str, workers: int, folder: pathlib.Path, checkpoint_epochs: i
         import ray
     except ImportError as error:
         raise InputError(f"--executor=ray: expected requirements-ray.txt installed, found {error}") from error
-    options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "warning"}
+    address = _ADDRESS.value
+    options: dict[str, str | bool | int] = {"log_to_driver": False, "logging_level": "warning"}
     if address:
-        options = {"address": address, "log_to_driver": False, "logging_level": "warning"}
+        options["address"] = address
     else:
-        options["num_cpus"] = workers or len(os.sched_getaffinity(0))
+        options |= {"include_dashboard": False, "num_cpus": asked.workers or len(os.sched_getaffinity(0))}
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise InputError(
             f"--ray_address: expected a Ray cluster at {address or 'this machine'}, found {error}"
         ) from error
-    count = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
-    return [RaySlot(ray, folder.absolute(), checkpoint_epochs, keep, f"ray-{number}") for number in range(count)]
+    count = asked.workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    return [RaySlot(ray, asked, number) for number in range(count)]

@@ -11,8 +11,7 @@ from hl_jax import training
 from hl_jax.agents.q_learning.config import QLearningConfig
 from launch.host.errors import InputError
 from launch.inputs import agents
-from launch.sweep import axes as sweep_axes
-from launch.sweep import plan as sweep_plan
+from launch.sweep import axes, plan
 from launch.sweep.axes import Axis, Grid
 from tests.helpers.builders import SCENARIOS
 
@@ -22,13 +21,13 @@ BASE = {"scenario": str(SCENARIOS / "expC.toml"), "users": "2", "constraint": "8
 @pytest.fixture(autouse=True)
 def base_flags():
     flags.FLAGS.mark_as_parsed()
-    with sweep_plan.given(BASE):
+    with plan.given(BASE):
         yield
 
 
-def points(**axes: str) -> list[sweep_plan.Point]:
-    grids = (Grid(tuple(sweep_axes.axis(name, text) for name, text in axes.items())),)
-    return sweep_plan.points(sweep_axes.grid_assignments(grids))
+def points(**texts: str) -> list[plan.Point]:
+    grids = (Grid(tuple(axes.axis(name, text) for name, text in texts.items())),)
+    return plan.points(axes.grid_assignments(grids))
 
 
 @pytest.mark.parametrize(
@@ -46,14 +45,14 @@ def points(**axes: str) -> list[sweep_plan.Point]:
     ],
 )
 def test_values_of_an_axis(text, values):
-    assert sweep_axes.axis("a", text) == Axis("a", values)
+    assert axes.axis("a", text) == Axis("a", values)
 
 
 def test_intervals_are_for_searching():
-    assert sweep_axes.axis("a", "0:0.9") == Axis("a", (), 0.0, 0.9)
-    assert sweep_axes.axis("a", "log:1e-4:1") == Axis("a", (), 1e-4, 1.0, log=True)
+    assert axes.axis("a", "0:0.9") == Axis("a", (), 0.0, 0.9)
+    assert axes.axis("a", "log:1e-4:1") == Axis("a", (), 1e-4, 1.0, log=True)
     with pytest.raises(InputError, match=r"--a: expected values with --search=grid .* found an interval from 0 to 0.9"):
-        sweep_axes.grid_assignments((Grid((sweep_axes.axis("a", "0:0.9"),)),))
+        axes.grid_assignments((Grid((axes.axis("a", "0:0.9"),)),))
 
 
 @pytest.mark.parametrize(
@@ -74,11 +73,11 @@ def test_intervals_are_for_searching():
 )
 def test_axes_that_are_none(value, message):
     with pytest.raises(InputError, match=f"--a: {message}"):
-        sweep_axes.axis("a", value)
+        axes.axis("a", value)
 
 
 def test_flags_make_axes():
-    found = sweep_axes.from_flags(["gamma=0,0.5", "--k_best=1:3:1"])
+    found = axes.from_flags(["gamma=0,0.5", "--k_best=1:3:1"])
     assert found == (Axis("gamma", ("0", "0.5")), Axis("k_best", ("1", "2", "3")))
     for given, message in (
         (["gamma"], "expected FLAG=VALUES"),
@@ -86,19 +85,19 @@ def test_flags_make_axes():
         (["gamma=0", "gamma=1"], "expected each flag once, found gamma"),
     ):
         with pytest.raises(InputError, match=f"--grid: {message}"):
-            sweep_axes.from_flags(given)
+            axes.from_flags(given)
 
 
 def test_a_sweep_file_holds_grids(tmp_path):
     path = tmp_path / "sweep.toml"
     path.write_text('[flags]\nusers = 3\n[[grid]]\ngamma = [0, 0.5]\n[[grid]]\nagent = ["dqn"]\nepochs = "1:3:1"\n')
-    shared, grids = sweep_axes.from_file(path)
+    shared, grids = axes.from_file(path)
     assert shared == {"users": "3"}
-    both = sweep_axes.combined(grids, sweep_axes.from_flags(["noise=0,0.1"]))
-    assert len(sweep_axes.grid_assignments(both)) == 2 * 2 + 3 * 2
-    assert sweep_axes.grid_assignments(both)[4] == {"agent": "dqn", "epochs": "1", "noise": "0"}
+    both = axes.combined(grids, axes.from_flags(["noise=0,0.1"]))
+    assert len(axes.grid_assignments(both)) == 2 * 2 + 3 * 2
+    assert axes.grid_assignments(both)[4] == {"agent": "dqn", "epochs": "1", "noise": "0"}
     with pytest.raises(InputError, match="expected a flag that the sweep file doesn't vary, found gamma"):
-        sweep_axes.combined(grids, sweep_axes.from_flags(["gamma=0.1"]))
+        axes.combined(grids, axes.from_flags(["gamma=0.1"]))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +113,7 @@ def test_files_that_are_no_sweep(tmp_path, text, message):
     path = tmp_path / "sweep.toml"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        sweep_axes.from_file(path)
+        axes.from_file(path)
 
 
 def test_points_are_what_the_flags_say():
@@ -131,17 +130,27 @@ def test_points_are_what_the_flags_say():
 def test_the_same_training_is_one_unit():
     defaults = QLearningConfig()
     default = points(step_size=f"{defaults.step_size},0.3")
-    assert len(sweep_plan.all_units(default)) == 6
+    assert len(plan.all_units(default)) == 6
     # Written otherwise, or by another axis whose value is the default.
     again = points(step_size=f"{defaults.step_size}0,0.3", constraint="85.0")
     again += points(gamma=str(defaults.gamma))
     assert len({one.name for one in default + again}) == 2
-    assert len(sweep_plan.all_units(default + again)) == 6
+    assert len(plan.all_units(default + again)) == 6
+
+
+def test_agents_of_different_constants_are_one_grid():
+    found = points(agent="dqn,q_learning", k_best="5,10", step_size="0.3", gamma="0,0.1")
+    both = [{"gamma": "0"}, {"gamma": "0.1"}]
+    assert [one.assignment for one in found] == [
+        *({"agent": "dqn", "k_best": count, **rest} for count in ("5", "10") for rest in both),
+        *({"agent": "q_learning", "step_size": "0.3", **rest} for rest in both),
+    ]
+    assert [one.settings.config.gamma for one in found] == [0.0, 0.1] * 3
 
 
 @pytest.mark.parametrize("axis", ["step_size", "users", "noise", "constraint", "lanes"])
 def test_other_trainings_have_other_names(axis):
-    with sweep_plan.given({"lanes": "2" if axis == "lanes" else "1"}):
+    with plan.given({"lanes": "2" if axis == "lanes" else "1"}):
         (other,) = points(**({"gamma": "0.2"} if axis == "lanes" else {axis: "1" if axis == "users" else "0.1"}))
     (one,) = points(gamma="0.2")
     assert one.name != other.name
@@ -165,8 +174,8 @@ def test_units_of_one_program_are_those_of_one_agent_and_one_size():
 
 
 def folders(seeds: int, first: int = 0, lanes: int = 1) -> list[str]:
-    with sweep_plan.given({"seeds": str(seeds), "first_seed": str(first), "lanes": str(lanes)}):
-        return [unit.folder for unit in sweep_plan.all_units(points(gamma="0.1,0.2"))]
+    with plan.given({"seeds": str(seeds), "first_seed": str(first), "lanes": str(lanes)}):
+        return [unit.folder for unit in plan.all_units(points(gamma="0.1,0.2"))]
 
 
 @pytest.mark.parametrize("lanes", [1, 4])
@@ -178,7 +187,7 @@ def test_more_seeds_add_units_and_change_none(lanes):
 
 
 def test_units_hold_every_seed_once():
-    with sweep_plan.given({"seeds": "10", "lanes": "4"}):
+    with plan.given({"seeds": "10", "lanes": "4"}):
         (one,) = points(gamma="0.1")
     assert [unit.settings.seeds for unit in one.units()] == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11)]
     assert [unit.folder.split("/")[1] for unit in one.units()] == ["seed-0000-0003", "seed-0004-0007", "seed-0008-0011"]
@@ -190,7 +199,7 @@ def test_a_mistake_in_a_grid_of_500_is_told_with_its_place():
 
 
 @pytest.mark.parametrize(
-    ("axes", "message"),
+    ("texts", "message"),
     [
         ({"gamm": "0"}, r"found gamm \(did you mean gamma\?\)"),
         ({"seeds": "1,2"}, r"found seeds \(give --seeds\)"),
@@ -198,13 +207,18 @@ def test_a_mistake_in_a_grid_of_500_is_told_with_its_place():
         ({"step_size": "0.1,x"}, "flag --step_size=x"),
         ({"k_best": "1"}, "--k_best: expected with --agent=hybrid, dqn, factored, found with --agent=q_learning"),
         ({"agent": "hybrid", "k_best": "5,0"}, r"--k_best: expected a value in \[1, inf\], found 0"),
-        ({"agent": "sarsa"}, "flag --agent=sarsa"),
+        ({"agent": "sarsa"}, "--agent: expected one of hybrid, dqn, q_learning, factored, or .* found 'sarsa' .of the"),
+        ({"agent": "dqn,sarsa"}, "--agent: expected one of hybrid, dqn, q_learning, factored, or .* found 'sarsa'"),
+        (
+            {"agent": "hybrid,dqn", "epoch_steps": "5,6"},
+            "--epoch_steps: expected with --agent=q_learning.*, found with",
+        ),
         ({"users": "2,6"}, "--users: expected 1 to 5 .* found 6"),
         ({"constraint": "80,95"}, "--constraint: expected Min, Max or a number in .* found '95'"),
         ({"scenario": "nowhere.toml"}, "scenario: expected a readable file, found No such file"),
         ({"states": "1000000000"}, "--states: expected a table of at most 4 GiB"),
     ],
 )
-def test_mistakes_are_told_before_anything_runs(axes, message):
+def test_mistakes_are_told_before_anything_runs(texts, message):
     with pytest.raises(InputError, match=message):
-        points(**axes)
+        points(**texts)

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from launch.sweep.executors import ray_cluster as sweep_ray
+from launch.runs.folder import RunFolder
+from launch.sweep.executors import ray_cluster
 from tests.helpers.builders import ROOT
 from tests.launch.sweep import test_sweep
 
@@ -73,6 +74,7 @@ def workers_of(node: int) -> list[int]:
 
 @needs_ray
 @pytest.mark.process
+@pytest.mark.clock
 def test_a_node_that_loses_its_workers_changes_nothing(tmp_path, cluster):
     address, node = cluster
     whole, out = tmp_path / "local", tmp_path / "ray"
@@ -101,9 +103,10 @@ def test_a_node_that_loses_its_workers_changes_nothing(tmp_path, cluster):
 
 def test_files_are_written_with_the_summary_last(tmp_path, monkeypatch):
     wrote = []
-    monkeypatch.setattr(sweep_ray, "write_atomically", lambda path, content: wrote.append(path.name))
+    monkeypatch.setattr(ray_cluster, "write_atomically", lambda path, content: wrote.append(path.name))
     (tmp_path / "checkpoints").mkdir()
-    sweep_ray.write_files(tmp_path, {"summary.json": b"", "a.csv": b"", "checkpoints/z.ckpt": b"", "config.json": b""})
+    files = {"summary.json": b"", "a.csv": b"", "checkpoints/z.ckpt": b"", "config.json": b""}
+    ray_cluster.write_files(RunFolder(tmp_path), files)
     assert wrote == ["a.csv", "z.ckpt", "config.json", "summary.json"]
 
 

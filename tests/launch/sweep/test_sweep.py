@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from launch.sweep import work as sweep_run
-from launch.sweep.executors import local as sweep_local
-from launch.sweep.executors.worker import Reply
+from launch.sweep import work
+from launch.sweep.executors import slots
+from launch.sweep.executors.slots import Reply
 from launch.sweep.plan import Unit
 from tests.helpers.builders import ROOT
 
@@ -79,6 +79,7 @@ def results(out: pathlib.Path) -> dict[str, object]:
 
 
 @pytest.mark.process
+@pytest.mark.clock
 def test_killing_changes_nothing_and_adding_computes_what_is_new(tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "killed"
     finish(start(whole))
@@ -116,7 +117,7 @@ def test_killing_changes_nothing_and_adding_computes_what_is_new(tmp_path):
 
 
 def test_two_sweeps_don_t_share_a_folder(refused, tmp_path):
-    with sweep_run.alone(tmp_path):  # as a sweep holds it while it runs
+    with work.alone(tmp_path):  # as a sweep holds it while it runs
         line = refused(*TINY, f"--run_dir={tmp_path}", name="sweep", cwd=ROOT)
     assert "--run_dir: expected a folder that no other sweep works in" in line
 
@@ -126,6 +127,8 @@ def test_two_sweeps_don_t_share_a_folder(refused, tmp_path):
     [
         (["--grid=gamma=0:2:0.01"], "--gamma: expected a value in [0, 0.999], found 1.0 (of the sweep's point"),
         (["--resume", "--workers=-1"], "--resume: expected with launch.train, found with launch.sweep"),
+        (["--executor=moon"], "--executor: expected one of local, ray, found 'moon'"),
+        (["--ray_address=a:1"], "--ray_address: expected with --executor=ray, found with --executor=local"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(refused, tmp_path, arguments, message):
@@ -147,7 +150,7 @@ class FakeSlot:
     def run(self, unit: Unit) -> Reply:
         self.did.append(unit.folder)
         if unit.folder in self.deadly:
-            raise sweep_local.WorkerLost("it died")
+            raise slots.WorkerLost("it died")
         return Reply()
 
     def interrupt(self) -> None: ...
@@ -167,7 +170,7 @@ def units(*names: str) -> list[Unit]:
 
 
 def test_a_worker_stays_with_its_program_then_begins_another_then_helps():
-    waiting = sweep_local.Waiting(units("a1.0", "a1.1", "b.0", "a2.0", "a2.1", "b.1", "b.2"))
+    waiting = slots.Waiting(units("a1.0", "a1.1", "b.0", "a2.0", "a2.1", "b.1", "b.2"))
     took = []
     last: dict[str, str | None] = {"one": None, "two": None}
     for worker in ("one", "two", "one", "two", "two", "two", "one"):
@@ -186,7 +189,7 @@ def test_a_worker_stays_with_its_program_then_begins_another_then_helps():
 def test_a_unit_that_kills_every_worker_is_given_up_and_the_others_are_done():
     slot, done, lost = FakeSlot({"a/seed-0001"}), {}, []
     plan = units("a.0", "a.1", "b.0")
-    sweep_local.run_all(
+    slots.run_all(
         plan, [slot], lambda unit, reply: done.update({unit.folder: reply.error}), lambda *what: lost.append(what)
     )
     assert done["a/seed-0000"] == done["b/seed-0000"] == ""
