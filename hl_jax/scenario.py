@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hl_jax.choices import choice_count, choice_labels, per_choice
@@ -263,6 +263,11 @@ class Scenario:
     def choice_accuracy(self) -> tuple[float, ...]:
         """Accuracies of the C choices, %: the models', then the first model's at edge and cloud."""
         return per_choice(self.pool.accuracy, self.offloading)
+
+    def labels(self, decision: Iterable[int]) -> tuple[str, ...]:
+        """A joint action ([N] choices) as Table V writes it."""
+        names = self.choice_labels()
+        return tuple(names[choice] for choice in decision)
 
     def with_users(self, users: int) -> Scenario:
         """The same scenario with its first `users` devices.

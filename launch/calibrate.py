@@ -24,6 +24,7 @@ from hl_jax.fitting import calibration
 from hl_jax.optimum import oracle
 from launch.host import errors
 from launch.host.errors import InputError
+from launch.host.files import located
 from launch.inputs import scenario_files
 
 _SOURCE = flags.DEFINE_enum(
@@ -161,7 +162,7 @@ def _document(
             "source": _TABLE,
             "command": _COMMAND,
             "units": "ms; *_factor and *_cores have none",
-            "method": "hl_jax/calibration.py; see data/README.md",
+            "method": "hl_jax/fitting/calibration.py; see data/README.md",
         },
         **times,
         "status": _STATUS | dict(assumed_status),
@@ -291,7 +292,7 @@ def main() -> None:
     if _SOURCE.value == "testbed":
         _from_testbed(pathlib.Path(_OUT.value or "runs/twin.json"))
         return
-    _from_paper(pathlib.Path(_DATA.value), pathlib.Path(_OUT.value or "data/calibration/paper.json"))
+    _from_paper(located(_DATA.value), pathlib.Path(_OUT.value or "data/calibration/paper.json"))
 
 
 def _from_paper(data: pathlib.Path, out: pathlib.Path) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from absl import logging
 
 from launch.host.errors import InputError
+from launch.host.files import located
 
 MANIFEST = "models.json"
 TYPES = ("FP32", "Int8")
@@ -47,7 +48,7 @@ def read_recipes(path: pathlib.Path) -> list[Recipe]:
       InputError: where the file can't be used, or describes another network.
     """
     try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8"))["models"]
+        entries = tomllib.loads(located(path).read_text(encoding="utf-8"))["models"]
     except OSError as error:
         raise InputError(f"pool: expected a readable file, found {error.strerror} at {path}") from error
     except (ValueError, KeyError) as error:

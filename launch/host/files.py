@@ -11,7 +11,17 @@ from typing import Any
 
 from launch.host.errors import InputError
 
-ROOT = pathlib.Path(__file__).parents[2]  # of the repository
+_LAUNCH = pathlib.Path(__file__).parents[1]
+_WHEEL = _LAUNCH / "_wheel"  # only in an installed wheel: what commands read of the repository (pyproject.toml)
+INSTALLED = _WHEEL.is_dir()
+ROOT = _WHEEL if INSTALLED else _LAUNCH.parent  # of the repository
+
+
+def located(path: str | pathlib.Path) -> pathlib.Path:
+    """A file that is given, or one that comes with hl_jax: data/… is found there from any folder."""
+    path = pathlib.Path(path)
+    ours = ROOT / path
+    return ours if path.parts[:1] == ("data",) and not path.exists() and ours.exists() else path
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 
 from launch.host import files
 
@@ -15,5 +16,6 @@ def use_compilation_cache() -> None:
     import jax  # here: a bare device runs `launch.node` without it
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = files.ROOT / ".cache" / "jax"
+        home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        cache = home / "hl_jax" / "jax" if files.INSTALLED else files.ROOT / ".cache" / "jax"
         jax.config.update("jax_compilation_cache_dir", str(cache))

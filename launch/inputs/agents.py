@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from hl_jax.agents import registry
@@ -25,10 +26,19 @@ def kind_of(name: str) -> registry.Kind:
     if not (module and colon and function):
         known = ", ".join(registry.AGENTS)
         raise InputError(f"--agent: expected one of {known}, or MODULE:FUNCTION of your own, found {name!r}")
+    expected = "--agent: expected a function that makes an agent"
     try:
-        return registry.kind_of(getattr(importlib.import_module(module), function))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"--agent: expected a function that makes an agent, found {error} ({name})") from error
+        found = importlib.import_module(module)
+    except Exception as error:  # it is the user's own module, which may do anything
+        file, line = traceback.extract_tb(error.__traceback__)[-1][:2]
+        where = "" if isinstance(error, (ImportError, SyntaxError)) else f" in {file}, line {line}"
+        raise InputError(f"{expected}, found {type(error).__name__}: {error}{where} ({name})") from error
+    if not hasattr(found, function):
+        raise InputError(f"{expected}, found no {function} in module {module} ({name})")
+    try:
+        return registry.kind_of(getattr(found, function))
+    except ValueError as error:
+        raise InputError(f"--agent: {error} ({name})") from error
 
 
 def make_agent(name: str, config: Any, scenario: Scenario) -> Agent:

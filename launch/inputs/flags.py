@@ -7,6 +7,7 @@ its limits are written once. A flag that isn't given has the chosen agent's defa
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,6 +56,13 @@ _KINDS: dict[str, registry.Kind] = {}  # whose constants are flags
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_bool}
 
 
+def _types(config: type[Any]) -> dict[str, type[Any]]:
+    """What each constant holds: as it is annotated, or else what its default is."""
+    hints, defaults = typing.get_type_hints(config), config()
+    named = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(config)}
+    return {name: hints[name] if hints[name] in _DEFINE else type(value) for name, value in named.items()}
+
+
 def _define_constants(kinds: dict[str, registry.Kind]) -> None:
     """One flag for each constant of these agents; the help lists every agent's default.
 
@@ -62,26 +70,35 @@ def _define_constants(kinds: dict[str, registry.Kind]) -> None:
       InputError: if a constant can't be a flag.
     """
     fields: dict[str, dataclasses.Field[Any]] = {}
+    holds: dict[str, type[Any]] = {}
     defaults: dict[str, dict[str, Any]] = {}
+    ours: dict[str, type[Any]] = {}
+    for kind in _KINDS.values():
+        ours |= _types(kind.config)
     for agent, kind in kinds.items():
+        types = _types(kind.config)
         for field in dataclasses.fields(kind.config):
+            what = types[field.name]
+            if ours.get(field.name, what) is not what:
+                expected = f"{ours[field.name].__name__}, as other agents' constant of this name"
+                raise InputError(f"--{field.name}: expected {expected}, found {what.__name__} ({agent})")
             fields.setdefault(field.name, field)
+            holds.setdefault(field.name, what)
             defaults.setdefault(field.name, {})[agent] = getattr(kind.config(), field.name)
-    ours = {field.name for kind in _KINDS.values() for field in dataclasses.fields(kind.config)}
     for name, field in fields.items():
         if name in ours:
             continue
         agent, default = next(iter(defaults[name].items()))
         if name in FLAGS:
             raise InputError(f"--{name}: expected a name of its own for a constant, found one of {agent} that is taken")
-        if type(default) not in _DEFINE:
+        if holds[name] not in _DEFINE:
             raise InputError(f"--{name}: expected a whole number, a number, a text or a truth value, found {default!r}")
         shown = ", ".join(f"{agent} {value}" for agent, value in defaults[name].items())
         text = f"{field.metadata.get('help', 'a constant of ' + agent)} (default: {shown})"
         if "choices" in field.metadata:
             flags.DEFINE_enum(name, None, list(field.metadata["choices"]), text, module_name=__name__)
         else:
-            _DEFINE[type(default)](name, None, text, module_name=__name__)  # type: ignore[operator]
+            _DEFINE[holds[name]](name, None, text, module_name=__name__)  # type: ignore[operator]
     _KINDS.update(kinds)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from hl_jax.scenario import CONTENTION_FORMS, Device, Dynamics, ModelPool, Node, Scenario, Timing, shown
 from launch.host.errors import InputError
+from launch.host.files import located
 
 
 def _read(path: pathlib.Path, what: str) -> dict[str, Any]:
@@ -76,6 +77,7 @@ def load_pool(path: pathlib.Path) -> ModelPool:
     Raises:
       InputError: where the file or a value in it can't be used.
     """
+    path = located(path)
     data = _keys(_read(path, "pool"), path, "pool", {"models"}, {"source"})
     models = []
     for index, entry in enumerate(_sequence(data["models"], path, "models")):
@@ -123,7 +125,7 @@ def load_calibration(path: str | pathlib.Path, pool: ModelPool) -> Calibration:
     Raises:
       InputError: where the file or a value in it can't be used, or a model of the pool has no time.
     """
-    path = pathlib.Path(path)
+    path = located(path)
     names = {field.name for field in dataclasses.fields(Timing)}
     defaults = {field.name for field in dataclasses.fields(Timing) if field.default is not dataclasses.MISSING}
     optional = {"about", "fit", "status", "noise", "contention"} | defaults
@@ -148,7 +150,7 @@ def load_scenario(path: str | pathlib.Path) -> Scenario:
     Raises:
       InputError: where a file or a value in it can't be used.
     """
-    path = pathlib.Path(path)
+    path = located(path)
     optional = {"constraint", "noise", "monitor_period_ms", "dynamics", "description"}
     needed = {"name", "pool", "calibration", "devices", "edge", "cloud"}
     data = _keys(_read(path, "scenario"), path, "scenario", needed, optional)

@@ -15,6 +15,7 @@ import pytest
 from absl import app, flags
 from absl.testing import flagsaver
 
+from hl_jax.agents import registry
 from launch.host import errors
 from tests.helpers.imports import ROOT, needed_modules
 
@@ -50,6 +51,14 @@ def _put_flags(modules: set[str]) -> None:
             FLAGS.register_flag_by_module(module, flag)
 
 
+def _forget_own_agents() -> None:
+    """A user's agents, whose constants have become flags, are forgotten with them."""
+    if "launch.inputs.flags" in sys.modules:
+        kinds = sys.modules["launch.inputs.flags"]._KINDS
+        for name in kinds.keys() - registry.AGENTS.keys():
+            del kinds[name]
+
+
 @contextlib.contextmanager
 def _only_flags_of(door: str) -> Iterator[Any]:
     """The command's module, while those flags alone are defined that it has as a process: doors use the same names."""
@@ -61,6 +70,7 @@ def _only_flags_of(door: str) -> Iterator[Any]:
         os.environ["XLA_FLAGS"] = xla_flags  # launch.host.runtime sets it for the whole process
         yield module
     finally:
+        _forget_own_agents()
         _take_flags()
         _put_flags(before)
 
@@ -76,7 +86,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(sys, "argv", [f"launch.{name}", *arguments])
         with _only_flags_of(door) as module, flagsaver.flagsaver(), pytest.raises(SystemExit) as stopped:
-            errors.run(module.main)
+            errors.run(module.main, getattr(module, "define_given_agent", lambda _: None))
         captured = capsys.readouterr()
         return Done(int(stopped.value.code or 0), captured.out, captured.err)
 

@@ -26,7 +26,7 @@ SMALL = (SCENARIO, "--users=2")
     ("arguments", "expected"),
     [
         (("--epoch=3",), r"Unknown command line flag 'epoch'"),
-        (("--agent=ppo",), r"--agent=ppo: value should be one of <dqn\|factored\|hybrid\|q_learning>"),
+        (("--agent=ppo",), r"--agent: expected one of hybrid, dqn, .*, or MODULE:FUNCTION of your own, found 'ppo'"),
         (("--planning_step=both",), r"--planning_step=both: value should be one of <real\|model>"),
         (("--seeds=many",), r"--seeds=many"),
         (("--seeds=0",), r"--seeds: expected at least 1, found 0"),
