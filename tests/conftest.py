@@ -23,9 +23,12 @@ _CACHES = _ROOT / ".cache" / "jax"
 _CACHE = _CACHES / os.environ.get("PYTEST_XDIST_WORKER", "main")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# A GPU's own cache, whose path would be part of every key: what one worker compiled, no other would find.
+os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
 
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_debug_nans", True)
@@ -51,11 +54,11 @@ _MOST_MAPPINGS = 20_000
 def pytest_configure(config: pytest.Config) -> None:
     """Before any worker starts, gives each what all have compiled in earlier runs: which tests it gets is chance."""
     marks.watch()
-    workers = getattr(config.option, "numprocesses", None)
-    if hasattr(config, "workerinput") or not workers:
+    if hasattr(config, "workerinput"):
         return
+    count = getattr(config.option, "numprocesses", None)
     compiled = {file.name: file for file in _CACHES.glob("*/*-cache")}
-    for folder in (_CACHES / f"gw{number}" for number in range(workers)):
+    for folder in [_CACHES / f"gw{number}" for number in range(count)] if count else [_CACHE]:
         folder.mkdir(parents=True, exist_ok=True)
         for name in compiled.keys() - {file.name for file in folder.iterdir()}:
             os.link(compiled[name], folder / name)
@@ -64,6 +67,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure() -> None:
     """Leaves the process as it was."""
     marks.unwatch()
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
+    """With `-m smoke` alone, files without such a test aren't imported: not all that they need may be installed."""
+    if config.option.markexpr != "smoke" or not collection_path.name.startswith("test_"):
+        return None
+    return "mark.smoke" not in collection_path.read_text(encoding="utf-8") or None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -22,6 +22,7 @@ from launch.reproduce import sb3 as peer
 from launch.reproduce.plan import COMPARED
 from launch.runs.summary import finished
 from tests.helpers.builders import ROOT
+from tests.helpers.needs import needs_peer
 
 
 def cells(*tables: str, agents: tuple[str, ...] = report_plan.AGENTS, quick: bool = False) -> set[tuple]:
@@ -179,7 +180,7 @@ def test_interruptions_change_nothing(tmp_path):
 
 
 @pytest.mark.process
-@pytest.mark.skipif(not peer.installed(), reason="needs requirements-peer.txt")
+@needs_peer
 def test_peer_is_a_unit_that_goes_on_where_it_was(tmp_path):
     made = report_plan.settings("A", 3, "85", peer.AGENT, 2)
     made = dataclasses.replace(
