@@ -90,5 +90,5 @@ def group(items: list[pytest.Item]) -> None:
     items.sort(key=place)
     for item in items:
         kind = ("clock", "", "process")[place(item)]
-        name = kind if kind == "clock" else f"{item.path.relative_to(_ROOT)} {kind}".strip()
+        name = kind if kind == "clock" else f"{item.nodeid.partition('::')[0]} {kind}".strip()
         item.add_marker(pytest.mark.xdist_group(name))
