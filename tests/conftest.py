@@ -15,6 +15,7 @@ import pytest
 from tests.helpers import marks
 from tests.helpers.commands import command, refused  # noqa: F401 - fixtures
 from tests.helpers.marks import pytest_runtest_call, pytest_runtest_setup  # noqa: F401 - hooks
+from tests.helpers.training_runs import uninterrupted  # noqa: F401 - a fixture
 
 _ROOT = pathlib.Path(__file__).parent.parent
 # A directory per worker: JAX doesn't write its cache atomically. In the environment, so that the entry points

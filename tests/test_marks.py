@@ -54,6 +54,13 @@ def test_a_test_that_does_not_say_so_fails(pytester, name, marked):
         result.stdout.fnmatch_lines([f"*expected @pytest.mark.{marker}, found a test that calls {what} in *"])
 
 
+def test_who_starts_a_process_may_wait_for_it(pytester):
+    code = f"exec(compile('import time\\ntime.sleep(0.0)', {HERE!r}, 'exec'))"
+    pytester.makepyfile(f"import pytest\n@pytest.mark.process\ndef test_one():\n    {code}\n")
+    pytester.makeini("[pytest]\nmarkers =\n    process\n    clock\n")
+    pytester.runpytest_inprocess("-p", "no:xdist", plugins=[marks]).assert_outcomes(passed=1)
+
+
 def test_what_a_fixture_does_counts(pytester):
     pytester.makepyfile(
         "import subprocess\nimport pytest\n"
@@ -84,11 +91,9 @@ def test_groups(pytester):
         "@pytest.mark.clock\ndef test_d(): pass\n"
     )
     marks.group(items)
-    groups = [item.get_closest_marker("xdist_group").args[0] for item in items]
+    groups = [[mark.args[0] for mark in item.iter_markers("xdist_group")] for item in items]
     assert [item.name for item in items] == ["test_c", "test_d", "test_b", "test_a"]
-    assert groups[:2] == ["clock", "clock"]
-    assert groups[2] != groups[3]
-    assert groups[3].endswith("process")
+    assert groups == [["clock"], ["clock"], ["test_groups.py"], []]
 
 
 @pytest.mark.process

@@ -30,7 +30,6 @@ from tests.helpers.training_runs import (
     read_checkpoint,
     results,
     stop,
-    uninterrupted,
 )
 
 pytestmark = pytest.mark.process  # `reference` is a run of its own
@@ -51,8 +50,8 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return Finished(*uninterrupted(tmp_path_factory.getbasetemp()))
+def reference(uninterrupted: tuple[pathlib.Path, list[str]]) -> Finished:
+    return Finished(*uninterrupted)
 
 
 # -- What a run leaves (DESIGN.md, section 6) ---------------------------------------------------------------------
