@@ -76,7 +76,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Fails a test that did something which none of its markers says. Who starts a process may look whether it ended."""
+    """Fails a test that did what no marker of its says. Who starts a process may look whether it ended."""
     yield
     said = {marker.name for marker in item.iter_markers()}
     for marker, what in _seen.items():
