@@ -12,12 +12,15 @@ import hypothesis
 import jax
 import pytest
 
+from launch.host import runtime  # noqa: F401 - sets XLA's flags
 from tests.helpers import marks
 from tests.helpers.commands import command, refused  # noqa: F401 - fixtures
 from tests.helpers.marks import pytest_runtest_call, pytest_runtest_setup  # noqa: F401 - hooks
 from tests.helpers.training_runs import uninterrupted  # noqa: F401 - a fixture
 
 _ROOT = pathlib.Path(__file__).parent.parent
+# A worker inherits the flags, and has just added them again; what is compiled under others isn't found in the cache.
+os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys(os.environ["XLA_FLAGS"].split()))
 # A directory per worker: JAX doesn't write its cache atomically. In the environment, so that the entry points
 # that tests run as processes of their own share it.
 _CACHES = _ROOT / ".cache" / "jax"
