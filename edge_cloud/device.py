@@ -84,7 +84,7 @@ class DeviceApplication:
         )
         if local:
             return classify(self._slots, self._name, task, call.remaining_s)
-        result = self._edge.call("Classify", task, call.remaining_s)
+        result: pb.ClassifyReply = self._edge.call("Classify", task, call.remaining_s)
         if wrong := check_reply(task, result):
             raise CallError(where, "Classify", "INVALID_REPLY", wrong)
         return result

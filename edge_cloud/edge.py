@@ -131,7 +131,8 @@ class EdgeRouter:
     def classify(self, request: pb.ClassifyRequest, call: Call) -> Message:
         """Computes here, or passes the input on to the cloud."""
         if request.where == "cloud":
-            return self._pass("Classify", request, call)
+            passed: Message = self._pass("Classify", request, call)
+            return passed
         return classify(self._slots, self._name, request, call.remaining_s)
 
     def tell(self, report: pb.Report, call: Call) -> Message:

@@ -44,7 +44,7 @@ def is_weak(delay_ms: float) -> int:
 def machine_busy_seconds() -> float:
     """Core-seconds for which this machine's CPUs were busy since it started."""
     times = psutil.cpu_times()
-    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
 
 
 def machine_cores() -> int:
@@ -54,12 +54,12 @@ def machine_cores() -> int:
 
 def machine_memory() -> float:
     """Part of this machine's memory that is in use, 0 to 1."""
-    return psutil.virtual_memory().percent / 100.0
+    return float(psutil.virtual_memory().percent) / 100.0
 
 
 def process_memory(capacity_mb: float) -> float:
     """Part of `capacity_mb` that this process holds, 0 to 1."""
-    return min(psutil.Process().memory_info().rss / 2**20 / capacity_mb, 1.0)
+    return min(float(psutil.Process().memory_info().rss) / 2**20 / capacity_mb, 1.0)
 
 
 class Utilization:

@@ -104,7 +104,7 @@ class Call:
     @property
     def remaining_s(self) -> float:
         """Seconds until the caller's deadline."""
-        return max(self._context.time_remaining(), 0.0)
+        return max(float(self._context.time_remaining()), 0.0)
 
     @property
     def caller(self) -> str:
@@ -141,7 +141,7 @@ class Faults:
         return os.urandom(64) if fault.kind == "garbage" else answer
 
 
-class _Handlers(grpc.GenericRpcHandler):
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] # gRPC ships no types
     def __init__(self, handlers: Mapping[str, Handler], faults: Faults | None) -> None:
         self._handlers, self._faults = handlers, faults
 

@@ -12,20 +12,27 @@ import hypothesis
 import jax
 import pytest
 
+from launch.host import runtime  # noqa: F401 - sets XLA's flags
 from tests.helpers import marks
 from tests.helpers.commands import command, refused  # noqa: F401 - fixtures
 from tests.helpers.marks import pytest_runtest_call, pytest_runtest_setup  # noqa: F401 - hooks
+from tests.helpers.training_runs import uninterrupted  # noqa: F401 - a fixture
 
 _ROOT = pathlib.Path(__file__).parent.parent
+# A worker inherits the flags, and has just added them again; what is compiled under others isn't found in the cache.
+os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys(os.environ["XLA_FLAGS"].split()))
 # A directory per worker: JAX doesn't write its cache atomically. In the environment, so that the entry points
 # that tests run as processes of their own share it.
 _CACHES = _ROOT / ".cache" / "jax"
 _CACHE = _CACHES / os.environ.get("PYTEST_XDIST_WORKER", "main")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# A GPU's own cache, whose path would be part of every key: what one worker compiled, no other would find.
+os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
 
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_debug_nans", True)
@@ -51,11 +58,11 @@ _MOST_MAPPINGS = 20_000
 def pytest_configure(config: pytest.Config) -> None:
     """Before any worker starts, gives each what all have compiled in earlier runs: which tests it gets is chance."""
     marks.watch()
-    workers = getattr(config.option, "numprocesses", None)
-    if hasattr(config, "workerinput") or not workers:
+    if hasattr(config, "workerinput"):
         return
+    count = getattr(config.option, "numprocesses", None)
     compiled = {file.name: file for file in _CACHES.glob("*/*-cache")}
-    for folder in (_CACHES / f"gw{number}" for number in range(workers)):
+    for folder in [_CACHES / f"gw{number}" for number in range(count)] if count else [_CACHE]:
         folder.mkdir(parents=True, exist_ok=True)
         for name in compiled.keys() - {file.name for file in folder.iterdir()}:
             os.link(compiled[name], folder / name)
@@ -64,6 +71,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure() -> None:
     """Leaves the process as it was."""
     marks.unwatch()
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
+    """With `-m smoke` alone, files without such a test aren't imported: not all that they need may be installed."""
+    if config.option.markexpr != "smoke" or not collection_path.name.startswith("test_"):
+        return None
+    return "mark.smoke" not in collection_path.read_text(encoding="utf-8") or None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
@@ -65,10 +64,7 @@ def _only_flags_of(door: str) -> Iterator[Any]:
     before = _take_flags()
     try:
         _put_flags(set(needed_modules(door, "launch")))
-        xla_flags = os.environ.get("XLA_FLAGS", "")
-        module = importlib.import_module(door)
-        os.environ["XLA_FLAGS"] = xla_flags  # launch.host.runtime sets it for the whole process
-        yield module
+        yield importlib.import_module(door)
     finally:
         _forget_own_agents()
         _take_flags()

@@ -60,35 +60,46 @@ def unwatch() -> None:
     _patches.undo()
 
 
+@functools.cache
+def _give_way() -> None:
+    os.nice(5)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
-    """What fixtures do counts, too."""
+    """What fixtures do counts, too. A worker at other tests gives way to one that is at those of the clock."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not item.get_closest_marker("clock"):
+        _give_way()
     _seen.clear()
     yield
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Fails a test that did something which none of its markers says."""
+    """Fails a test that did what no marker of its says. Who starts a process may look whether it ended."""
     yield
+    said = {marker.name for marker in item.iter_markers()}
     for marker, what in _seen.items():
-        if item.get_closest_marker(marker) is None:
+        if not said & {marker, "process"}:
             pytest.fail(f"expected @pytest.mark.{marker}, found a test that calls {what}", pytrace=False)
 
 
+def _place(item: pytest.Item) -> tuple[int, str]:
+    """When a test's turn comes, and with which others one worker runs it (with none: '')."""
+    if item.get_closest_marker("clock"):
+        return 0, "clock"
+    if item.get_closest_marker("process"):
+        return 2, "uninterrupted" if "uninterrupted" in getattr(item, "fixturenames", ()) else ""
+    return 1, item.nodeid.partition("::")[0]
+
+
 def group(items: list[pytest.Item]) -> None:
-    """Orders tests, and says which of them one worker runs one after another: those of a file; those of the clock.
+    """Orders tests, and says which of them one worker runs one after another.
 
-    Those of the clock come first, so that they run beside tests of one thread; those that start processes, last.
+    Those of the clock come first, so that they run beside tests of one process. What a file's tests compile serves all
+    of them. Those that start processes come last, each wherever there is room, unless they share a training.
     """
-
-    def place(item: pytest.Item) -> int:
-        if item.get_closest_marker("clock"):
-            return 0
-        return 2 if item.get_closest_marker("process") else 1
-
-    items.sort(key=place)
+    items.sort(key=lambda item: _place(item)[0])
     for item in items:
-        kind = ("clock", "", "process")[place(item)]
-        name = kind if kind == "clock" else f"{item.path.relative_to(_ROOT)} {kind}".strip()
-        item.add_marker(pytest.mark.xdist_group(name))
+        if name := _place(item)[1]:
+            item.add_marker(pytest.mark.xdist_group(name))

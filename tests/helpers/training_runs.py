@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import io
 import json
 import pathlib
@@ -14,6 +13,7 @@ import time
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.helpers.builders import ROOT, SCENARIOS
 
@@ -85,10 +85,10 @@ def checkpoints(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted((folder / "checkpoints").glob("*.ckpt"))
 
 
-@functools.cache
-def uninterrupted(base: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
-    """A finished run under `base`, the same for all who ask, and its stdout. It also fills the compilation cache."""
-    folder = base / "uninterrupted"
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, list[str]]:
+    """A finished run, the same for all who ask, and its stdout. It also fills the compilation cache."""
+    folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
     status, out, err = finish(folder)
     assert status == 0, err
     return folder, out

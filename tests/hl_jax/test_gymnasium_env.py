@@ -7,17 +7,15 @@ import dataclasses
 import gymnasium
 import numpy as np
 import pytest
-import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
-from stable_baselines3 import DQN
-from stable_baselines3.common import env_checker as sb3_checker
 
 from hl_jax.gymnasium_env import OrchestrationGymEnv, decode_action, encode_action
 from hl_jax.objective import straight_penalty
 from launch.inputs.scenario_files import load_scenario
 from tests.helpers import numpy_simulator
 from tests.helpers.builders import CLOUD, D0, D1, D2, DYNAMICS, EDGE, SCENARIOS, small_scenario
+from tests.helpers.needs import needs_peer
 from tests.helpers.numpy_simulator import Background
 
 NOISY = small_scenario(2, noise=0.05, constraint=80.0, dynamics=DYNAMICS)
@@ -30,8 +28,11 @@ def test_gymnasium_s_checker_accepts_it(flat):
     check_env(gymnasium.make(spec).unwrapped)  # warnings are errors
 
 
+@needs_peer
 @pytest.mark.parametrize("flat", [False, True])
 def test_stable_baselines_checker_accepts_it(flat):
+    from stable_baselines3.common import env_checker as sb3_checker  # here, with PyTorch: it is slow to load
+
     sb3_checker.check_env(OrchestrationGymEnv(NOISY, flatten_actions=flat), warn=True)
 
 
@@ -137,8 +138,12 @@ def test_both_action_forms_are_the_same_step():
         assert flat.step(index)[1] == joint.step(np.array(action))[1]
 
 
+@needs_peer
 def test_stable_baselines_dqn_learns_on_it():
     """Two users, 25 joint actions: an independent DQN finds the optimum through the wrapper alone."""
+    import torch
+    from stable_baselines3 import DQN
+
     torch.set_num_threads(1)
     scenario = dataclasses.replace(small_scenario(2, constraint=80.0), noise=0.03)
     env = OrchestrationGymEnv(scenario, flatten_actions=True, max_episode_steps=20)

@@ -118,6 +118,7 @@ def _settings(name: str, lanes: int = 1) -> Settings:
     return Settings(SCENARIO, "80", name, CONFIGS[name], SEEDS, lanes)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("name", "leaf", "lanes"), [("hybrid", 0, 1), ("dqn", 5, 2), ("q_learning", 0, 1), ("factored", 3, 4)]
 )

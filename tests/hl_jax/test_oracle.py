@@ -184,6 +184,7 @@ def test_shares_no_code_with_the_planner(file, allowed):
     assert {module.split(".")[1] for module in own} == allowed
 
 
+@pytest.mark.smoke
 def test_command_prints_json_for_tools(command):
     done = command("oracle", "--scenario=data/scenarios/expA.toml", "--constraint=all", "--users=2,5", "--format=json")
     assert done.status == 0, done.err
@@ -211,6 +212,7 @@ def test_more_than_five_users_are_a_program_with_one_optimum():
     assert oracle.optimum(make_params(small_scenario(5))).complete
 
 
+@pytest.mark.smoke
 def test_command_solves_larger_fleets_without_counting_ties(command):
     done = command("oracle", "--scenario=data/scenarios/ten.toml", "--constraint=85,Max", "--format=json")
     assert done.status == 0, done.err
@@ -220,6 +222,7 @@ def test_command_solves_larger_fleets_without_counting_ties(command):
         assert len(entry["decision"]) == 10
 
 
+@pytest.mark.smoke
 @pytest.mark.process
 def test_command_prints_a_table():
     line = [sys.executable, "-m", "launch.oracle", "--scenario=data/scenarios/expC.toml", "--users=2"]
@@ -230,6 +233,7 @@ def test_command_prints_a_table():
     assert line.split()[:3] == ["C", "2", "85"]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

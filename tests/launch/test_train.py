@@ -31,7 +31,6 @@ from tests.helpers.training_runs import (
     read_checkpoint,
     results,
     stop,
-    uninterrupted,
 )
 
 pytestmark = pytest.mark.process  # `reference` is a run of its own
@@ -52,13 +51,14 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return Finished(*uninterrupted(tmp_path_factory.getbasetemp()))
+def reference(uninterrupted: tuple[pathlib.Path, list[str]]) -> Finished:
+    return Finished(*uninterrupted)
 
 
 # -- What a run leaves (DESIGN.md, section 6) ---------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_all_files_are_there_and_nothing_else(reference):
     names = {str(path.relative_to(reference.folder)) for path in reference.folder.rglob("*") if path.is_file()}
     assert names == {
@@ -185,6 +185,7 @@ def test_a_seed_alone_gives_what_it_gives_among_others(reference, tmp_path):
     assert alone["summary.json"]["seeds"] == among["summary.json"]["seeds"][1:]
 
 
+@pytest.mark.smoke
 def test_two_seeds_differ(reference):
     first, second = (read_checkpoint(path).arrays for path in checkpoints(reference.folder))
     for part in ("q_params", "model_params", "direct", "key"):

@@ -16,7 +16,7 @@ import pytest
 from launch.host.errors import InputError
 from launch.runs import checkpoints
 from tests.helpers.builders import SCENARIOS
-from tests.helpers.training_runs import begin, contents, finish, results, stop, uninterrupted
+from tests.helpers.training_runs import begin, contents, finish, results, stop
 
 SCENARIO = f"--scenario={SCENARIOS / 'expA.toml'}"
 SMALL = (SCENARIO, "--users=2")
@@ -129,8 +129,8 @@ def test_refuses_a_folder_that_cannot_be_made(refused, tmp_path):
 
 
 @pytest.fixture
-def finished(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    return uninterrupted(tmp_path_factory.getbasetemp())[0]
+def finished(uninterrupted: tuple[pathlib.Path, list[str]]) -> pathlib.Path:
+    return uninterrupted[0]
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from launch.host.errors import InputError
 from launch.inputs.scenario_files import load_scenario
 from tests.helpers.builders import ROOT, SCENARIOS
 
+pytestmark = pytest.mark.smoke
+
 # Tables III and IV of the paper, typed off it.
 TABLE_III = [
     ("d0", 569, 89.9),

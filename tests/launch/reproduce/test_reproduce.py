@@ -21,6 +21,7 @@ from launch.reproduce.sections.section import COMPARED
 from launch.reproduce.units import Case
 from launch.runs.folder import RunFolder
 from tests.helpers.builders import ROOT
+from tests.helpers.needs import needs_peer
 
 
 def cells(*tables: str, agents: tuple[str, ...] = plan.AGENTS, quick: bool = False) -> set[tuple]:
@@ -180,7 +181,7 @@ def test_interruptions_change_nothing(tmp_path):
 
 
 @pytest.mark.process
-@pytest.mark.skipif(not sb3.installed(), reason="needs requirements-peer.txt")
+@needs_peer
 def test_peer_is_a_unit_that_goes_on_where_it_was(tmp_path):
     folder, made = RunFolder(tmp_path), units.settings(Case("A", 3, "85", sb3.AGENT), 2)
     made = dataclasses.replace(
