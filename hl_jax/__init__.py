@@ -55,10 +55,14 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "OrchestrationGymEnv":
-        from hl_jax import gymnasium_env as module
+        from hl_jax import gymnasium_env
+
+        value: Any = gymnasium_env.OrchestrationGymEnv
     else:
-        from hl_jax import with_jax as module
-    value = globals()[name] = getattr(module, name)
+        from hl_jax import with_jax
+
+        value = getattr(with_jax, name)
+    globals()[name] = value
     return value
 
 

@@ -1,6 +1,6 @@
 """The one adapter between learning and the real execution layer: a fleet of real nodes as an environment.
 
-Impure: every step runs real inferences on real processes. It keeps the simulator's contract (tests/env_contract.py) and
+Impure: every step runs real inferences on real processes. It keeps the simulator's contract (tests/helpers/env_contract.py) and
 uses its cost, so that agents can't tell the two apart, except that response times are what they are.
 """
 
