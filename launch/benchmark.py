@@ -13,7 +13,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 import gymnasium
 import jax
@@ -21,7 +20,9 @@ import jax.numpy as jnp
 from absl import flags
 
 from hl_jax import evaluation, gymnasium_env, training
+from hl_jax.agents.hybrid import agent as hybrid
 from hl_jax.agents.hybrid.config import HybridConfig
+from hl_jax.agents.hybrid.learner import AgentState
 from hl_jax.choices import joint_actions
 from hl_jax.scenario import Scenario
 from hl_jax.search import joint
@@ -42,7 +43,31 @@ DISCOUNT = 0.9
 STEPS = {3: (4000, 1000), 4: (2000, 250), 5: (1000, 40)}
 
 
-def _median_ms(call: Callable[[], Any], repeats: int) -> float:
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """One exact K-best search."""
+
+    users: int
+    joint_actions: int
+    k: int
+    compile_s: float
+    search_ms: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Learning:
+    """Steps with one update each, ours and the peer's taking turns."""
+
+    users: int
+    ours_steps_per_s: float
+    stable_baselines3_steps_per_s: float
+    ratio: float  # median of `ratios`
+    ratios: list[float]
+    compile_s: float
+    stable_baselines3: str  # its version
+
+
+def _median_ms(call: Callable[[], object], repeats: int) -> float:
     jax.block_until_ready(call())
     times = []
     for _ in range(repeats):
@@ -52,24 +77,24 @@ def _median_ms(call: Callable[[], Any], repeats: int) -> float:
     return statistics.median(times)
 
 
-def search_figures(scenario: Scenario) -> dict[str, Any]:
+def search_figures(scenario: Scenario) -> Search:
     """Milliseconds of one K-best search over all joint actions in one state."""
-    config = agent_config("hybrid")
-    agent: Any = make_agent("hybrid", config, scenario)
+    config: HybridConfig = agent_config("hybrid")
+    agent = hybrid.make(config, scenario)
     run = training.init(agent, jnp.int32(0), training.params_for(agent, scenario))
 
-    def suggest(state: Any, obs: Any) -> Any:
+    def suggest(state: AgentState, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         return joint.k_best(agent.learner.model_values(state, obs), config.k_best)
 
     start = time.perf_counter()
     compiled = jax.jit(suggest).lower(run.agent, run.agent.obs).compile()
-    return {
-        "users": scenario.users,
-        "joint_actions": joint_actions(scenario.users, scenario.choices),
-        "k": config.k_best,
-        "compile_s": time.perf_counter() - start,
-        "search_ms": _median_ms(lambda: compiled(run.agent, run.agent.obs), 200),
-    }
+    return Search(
+        users=scenario.users,
+        joint_actions=joint_actions(scenario.users, scenario.choices),
+        k=config.k_best,
+        compile_s=time.perf_counter() - start,
+        search_ms=_median_ms(lambda: compiled(run.agent, run.agent.obs), 200),
+    )
 
 
 class Ours:
@@ -143,48 +168,51 @@ class StableBaselines:
         return steps / (time.perf_counter() - start)
 
 
-def learning_figures(scenario: Scenario) -> dict[str, Any]:
+def learning_figures(scenario: Scenario) -> Learning:
     """Steps (with one update each) per second of `dqn` and of Stable-Baselines3's."""
     config = agent_config("dqn")
     ours, theirs = Ours(scenario, config), StableBaselines(scenario, config)
     our_steps, their_steps = STEPS[scenario.users]
     turns = [(ours.steps_per_second(our_steps), theirs.steps_per_second(their_steps)) for _ in range(FLAGS.repeats)]
-    return {
-        "users": scenario.users,
-        "ours_steps_per_s": statistics.median(mine for mine, _ in turns),
-        "stable_baselines3_steps_per_s": statistics.median(other for _, other in turns),
-        "ratio": statistics.median(mine / other for mine, other in turns),
-        "ratios": [mine / other for mine, other in turns],
-        "compile_s": ours.compile_s,
-        "stable_baselines3": theirs.version,
-    }
+    return Learning(
+        users=scenario.users,
+        ours_steps_per_s=statistics.median(mine for mine, _ in turns),
+        stable_baselines3_steps_per_s=statistics.median(other for _, other in turns),
+        ratio=statistics.median(mine / other for mine, other in turns),
+        ratios=[mine / other for mine, other in turns],
+        compile_s=ours.compile_s,
+        stable_baselines3=theirs.version,
+    )
 
 
 def main() -> None:
     """Prints the figures, and writes them where --out says."""
     scenario = scenario_file()
-    figures: dict[str, Any] = {
-        "command": "python -m launch.benchmark " + " ".join(sys.argv[1:]),
-        "commit": provenance.commit() or "unknown",
-        "machine": as_data(provenance.machine()),
-        "versions": provenance.versions(),
-        "search": [search_figures(scenario.with_users(users)) for users in (3, 4, 5) if users <= scenario.users],
-    }
     print(f"{'users':>5} {'joint actions':>14} {'K-best search':>14} {'compile':>9}")
-    for row in figures["search"]:
-        time_text = f"{row['search_ms']:.3f} ms"
-        print(f"{row['users']:>5} {row['joint_actions']:>14} {time_text:>14} {row['compile_s']:>7.1f} s")
+    search, learning = [], []
+    fleets = [scenario.with_users(users) for users in (3, 4, 5) if users <= scenario.users]
+    for fleet in fleets:
+        found = search_figures(fleet)
+        search.append(found)
+        time_text = f"{found.search_ms:.3f} ms"
+        print(f"{found.users:>5} {found.joint_actions:>14} {time_text:>14} {found.compile_s:>7.1f} s")
     print(
         f"{'users':>5} {'dqn':>14} {'SB3 DQN':>14} {'ratio':>9} {'compile':>9}   (steps/s, one update of a batch each)"
     )
-    figures["learning"] = []
-    for users in (3, 4, 5):
-        if users <= scenario.users:
-            row = learning_figures(scenario.with_users(users))
-            figures["learning"].append(row)
-            speeds = f"{row['ours_steps_per_s']:>14.0f} {row['stable_baselines3_steps_per_s']:>14.1f}"
-            print(f"{users:>5} {speeds} {row['ratio']:>8.1f}x {row['compile_s']:>7.1f} s", flush=True)
+    for fleet in fleets:
+        row = learning_figures(fleet)
+        learning.append(row)
+        speeds = f"{row.ours_steps_per_s:>14.0f} {row.stable_baselines3_steps_per_s:>14.1f}"
+        print(f"{row.users:>5} {speeds} {row.ratio:>8.1f}x {row.compile_s:>7.1f} s", flush=True)
     if FLAGS.out:
+        figures = {
+            "command": "python -m launch.benchmark " + " ".join(sys.argv[1:]),
+            "commit": provenance.commit() or "unknown",
+            "machine": as_data(provenance.machine()),
+            "versions": provenance.versions(),
+            "search": as_data(search),
+            "learning": as_data(learning),
+        }
         files.write_json(pathlib.Path(FLAGS.out), figures, indent=2)
 
 

@@ -6,11 +6,9 @@ measures a fleet of real nodes; its file is the fleet's digital twin, for `--cal
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import json
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +20,7 @@ from hl_jax import objective, scenario, simulator
 from hl_jax.choices import choice_labels
 from hl_jax.fitting import calibration
 from hl_jax.optimum import oracle
-from launch.host import errors
+from launch.host import errors, files
 from launch.host.errors import InputError
 from launch.host.files import located
 from launch.inputs import scenario_files
@@ -69,7 +67,7 @@ _STATUS = {
 }
 
 
-def _field(table: Mapping[str, Any], key: str, kinds: tuple[type, ...], where: str, path: pathlib.Path) -> Any:
+def _field(table: Mapping[str, object], key: str, kinds: tuple[type, ...], where: str, path: pathlib.Path) -> Any:
     value = table.get(key)
     if not isinstance(value, kinds) or isinstance(value, bool):
         expected = " or ".join(kind.__name__ for kind in kinds)
@@ -77,7 +75,7 @@ def _field(table: Mapping[str, Any], key: str, kinds: tuple[type, ...], where: s
     return value
 
 
-def _entries(path: pathlib.Path, key: str) -> list[Mapping[str, Any]]:
+def _entries(path: pathlib.Path, key: str) -> list[Mapping[str, object]]:
     entries = _field(scenario_files._read(path, "table"), key, (list,), "table", path)
     for index, entry in enumerate(entries):
         if not isinstance(entry, Mapping):
@@ -149,7 +147,7 @@ def _document(
     pool: scenario.ModelPool,
     assumed: calibration.Assumptions,
     assumed_status: Mapping[str, str],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The calibration file's content."""
     fitted = calibration.fit(rows, pool, assumed)
     exact = calibration.fit(rows, pool, assumed, tie_tolerance=0.0)
@@ -188,19 +186,6 @@ def _document(
             },
         },
     }
-
-
-def _write(path: pathlib.Path, document: Mapping[str, Any]) -> None:
-    """Writes beside the file and renames, so that a reader never sees half of it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"--out: expected a file that can be written, found {error.strerror} at {path}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _scenario(row: calibration.Row, pool: scenario.ModelPool, timing: scenario.Timing) -> scenario.Scenario:
@@ -269,7 +254,7 @@ def _from_testbed(out: pathlib.Path) -> None:
         "fit": {"art_error_percent": profile.summary_of(made.error_percent), "joint_actions": len(observations)},
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    _write(out, document)
+    files.write_json(out, document, indent=2)
     print(f"written to {out}; error of ART over what was fitted: {document['fit']['art_error_percent']}")
     if _CHECK.value:
         there = scenario_files.load_calibration(out, fleet.pool).apply(fleet)
@@ -283,7 +268,7 @@ def _from_testbed(out: pathlib.Path) -> None:
             }
             for error, one in zip(errors, seen, strict=True)
         ]
-        _write(out, document)
+        files.write_json(out, document, indent=2)
         print(f"error of ART over {_CHECK.value} held-out joint actions: {profile.summary_of(errors)} %")
 
 
@@ -304,7 +289,7 @@ def _from_paper(data: pathlib.Path, out: pathlib.Path) -> None:
         document = _document(rows, pool, assumed, status)
     except ValueError as error:
         raise InputError(f"{error} in {data / 'paper' / 'table5.toml'}") from error
-    _write(out, document)
+    files.write_json(out, document, indent=2)
     _print_rows(rows, pool, out)
 
 

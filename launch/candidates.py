@@ -7,8 +7,8 @@ equal devices does what count as one.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
-from typing import Any
 
 import numpy as np
 from absl import flags
@@ -20,6 +20,7 @@ from launch.fleet.adapter import TestbedEnv
 from launch.fleet.inventory import read_inventory
 from launch.host import errors, files
 from launch.host.errors import InputError
+from launch.host.records import as_data
 from launch.inputs.flags import chosen_scenario, scenario_file
 from launch.runs.folder import RunFolder
 
@@ -29,6 +30,18 @@ _RUNS = flags.DEFINE_list("run_dirs", [], "Finished runs whose seeds' decisions 
 _COUNT = flags.DEFINE_integer("candidates", 20, "The twin's best joint actions to measure.", lower_bound=1)
 _TIMES = flags.DEFINE_integer("measurements", 20, "Steps of each.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", "", "File to write all of it to, as JSON; default none.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One decision, as it was measured."""
+
+    what: str
+    decision: list[str]
+    art_ms: float
+    standard_error_ms: float
+    twin_art_ms: float | None  # None: not among the twin's best
+    over_best_percent: float
 
 
 def _decisions(scenario: Scenario) -> list[tuple[str, tuple[int, ...]]]:
@@ -70,26 +83,30 @@ def main() -> None:
     best = min((action for action, _ in candidates), key=lambda action: mean[action])
     labels, predicted = scenario.choice_labels(), dict(candidates)
 
-    def entry(name: str, action: tuple[int, ...]) -> dict[str, Any]:
-        return {
-            "what": name,
-            "decision": [labels[choice] for choice in action],
-            "art_ms": round(mean[action], 2),
-            "standard_error_ms": round(float(np.std(times[action]) / np.sqrt(len(times[action]))), 2),
-            "twin_art_ms": round(predicted[action], 2) if action in predicted else None,
-            "over_best_percent": round(100.0 * (mean[action] / mean[best] - 1.0), 2),
-        }
+    def entry(name: str, action: tuple[int, ...]) -> Entry:
+        return Entry(
+            what=name,
+            decision=[labels[choice] for choice in action],
+            art_ms=round(mean[action], 2),
+            standard_error_ms=round(float(np.std(times[action]) / np.sqrt(len(times[action]))), 2),
+            twin_art_ms=round(predicted[action], 2) if action in predicted else None,
+            over_best_percent=round(100.0 * (mean[action] / mean[best] - 1.0), 2),
+        )
 
     rows = [entry(f"candidate {place + 1}", action) for place, (action, _) in enumerate(candidates)]
     rows += [entry(name, action) for name, action in decided]
     for row in rows:
-        numbers = f"{row['art_ms']:>8.2f} ± {row['standard_error_ms']:<5.2f} {row['over_best_percent']:>+7.2f} %"
-        print(f"{row['what']:<28} {numbers}  {' '.join(row['decision'])}")
-    near = sum(row["over_best_percent"] <= 5.0 for row in rows[len(candidates) :])
+        numbers = f"{row.art_ms:>8.2f} ± {row.standard_error_ms:<5.2f} {row.over_best_percent:>+7.2f} %"
+        print(f"{row.what:<28} {numbers}  {' '.join(row.decision)}")
+    near = sum(row.over_best_percent <= 5.0 for row in rows[len(candidates) :])
     if decided:
         print(f"{near} of {len(decided)} decisions within 5 % of the best measured candidate")
     if _OUT.value:
-        document = {"constraint": FLAGS.constraint or scenario.constraint, "measurements": _TIMES.value, "rows": rows}
+        document = {
+            "constraint": FLAGS.constraint or scenario.constraint,
+            "measurements": _TIMES.value,
+            "rows": as_data(rows),
+        }
         files.write_json(pathlib.Path(_OUT.value), document, indent=2)
 
 

@@ -13,14 +13,13 @@ import functools
 import json
 import math
 import pathlib
-from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
 
 from hl_jax import evaluation, training
-from hl_jax.agents.world import Agent
+from hl_jax.agents.world import Agent, AgentState
 from hl_jax.objective import constraint_label, constraint_value
 from hl_jax.simulator import EnvParams, EnvState
 from launch.host import errors
@@ -91,7 +90,7 @@ def _asked(trained: Settings, constraint: str) -> Settings:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _evaluate_all(agent: Agent, states: Any, params: EnvParams, starts: EnvState) -> evaluation.Evaluation:
+def _evaluate_all(agent: Agent, states: AgentState, params: EnvParams, starts: EnvState) -> evaluation.Evaluation:
     """Evaluates a group's states (leading axis S). One program serves every constraint."""
     return jax.vmap(lambda state: evaluation.evaluate(lambda obs: agent.decide(state, obs), params, starts))(states)
 

@@ -9,7 +9,7 @@ import os
 import pathlib
 import signal
 import threading
-from typing import Any
+from collections.abc import Callable
 
 from absl import flags
 
@@ -35,7 +35,7 @@ def _check_ports(inventory: Inventory, name: str) -> None:
             )
 
 
-def _serve(node: Any, started: str) -> None:
+def _serve(close: Callable[[], None], started: str) -> None:
     """Waits for a signal, or for the parent to go."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -46,7 +46,7 @@ def _serve(node: Any, started: str) -> None:
         if _WITH_PARENT.value and os.getppid() != parent:
             print("stopping: the parent is gone", flush=True)
             break
-    node.close()
+    close()
     print("stopped", flush=True)
 
 
@@ -59,10 +59,10 @@ def main() -> None:
         from edge_cloud import node as nodes
 
         if _NAME.value == "links":
-            _serve(nodes.Links(inventory), f"links of {inventory.name}")
+            _serve(nodes.Links(inventory).close, f"links of {inventory.name}")
         else:
             spec = inventory.node(_NAME.value)
-            _serve(nodes.Node(inventory, spec.name), f"{nodes.describe(spec)}, at {spec.address}")
+            _serve(nodes.Node(inventory, spec.name).close, f"{nodes.describe(spec)}, at {spec.address}")
     except InventoryError as error:
         raise InputError(f"{error} of {pathlib.Path(_INVENTORY.value)}") from error
     except (ValueError, OSError) as error:

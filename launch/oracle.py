@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
 
 from absl import flags
 
@@ -39,7 +38,21 @@ def _constraint_names(text: str, scenario: Scenario) -> list[str]:
     return list(objective.CONSTRAINTS) if text == "all" else text.split(",")
 
 
-def solve(scenario: Scenario, constraint: str) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Solved:
+    """One entry of the JSON output."""
+
+    experiment: str
+    users: int
+    constraint: str | float
+    art_ms: float
+    accuracy: float
+    decision: list[str]  # the first of `optimal`
+    ties: int | None  # None: nobody counted them
+    optimal: list[list[str]]
+
+
+def solve(scenario: Scenario, constraint: str) -> Solved:
     """The optimum of a scenario in its own conditions, as one entry of the JSON output.
 
     Raises:
@@ -48,30 +61,28 @@ def solve(scenario: Scenario, constraint: str) -> dict[str, Any]:
     value = objective.constraint_value(constraint, scenario.pool)
     optimum = oracle.optimum(simulator.make_params(dataclasses.replace(scenario, constraint=value)))
     labels = scenario.choice_labels()
-    return {
-        "experiment": scenario.name,
-        "users": scenario.users,
-        "constraint": objective.constraint_label(constraint),
-        "art_ms": round(optimum.art_ms, 4),
-        "accuracy": round(optimum.accuracy, 4),
-        "decision": [labels[choice] for choice in optimum.decision],
-        "ties": len(optimum.optimal) if optimum.complete else None,
-        "optimal": [[labels[choice] for choice in decision] for decision in optimum.optimal.tolist()],
-    }
+    return Solved(
+        experiment=scenario.name,
+        users=scenario.users,
+        constraint=objective.constraint_label(constraint),
+        art_ms=round(optimum.art_ms, 4),
+        accuracy=round(optimum.accuracy, 4),
+        decision=[labels[choice] for choice in optimum.decision],
+        ties=len(optimum.optimal) if optimum.complete else None,
+        optimal=[[labels[choice] for choice in decision] for decision in optimum.optimal.tolist()],
+    )
 
 
-def _print_table(results: list[dict[str, Any]]) -> None:
+def _print_table(results: list[Solved]) -> None:
     head = ("experiment", "users", "constraint", "ART (ms)", "accuracy (%)", "optima", "decision")
     lines = [head]
     for entry in results:
         numbers = (
-            f"{entry['art_ms']:.2f}",
-            f"{entry['accuracy']:.2f}",
-            "not counted" if entry["ties"] is None else str(entry["ties"]),
+            f"{entry.art_ms:.2f}",
+            f"{entry.accuracy:.2f}",
+            "not counted" if entry.ties is None else str(entry.ties),
         )
-        lines.append(
-            (entry["experiment"], str(entry["users"]), str(entry["constraint"]), *numbers, " ".join(entry["decision"]))
-        )
+        lines.append((entry.experiment, str(entry.users), str(entry.constraint), *numbers, " ".join(entry.decision)))
     widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
     for line in lines:
         cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=False)]
@@ -89,7 +100,7 @@ def main() -> None:
     except ValueError as error:
         raise InputError(f"{error} (scenario {FLAGS.scenario})") from error
     if _FORMAT.value == "json":
-        print(json.dumps(results, indent=2, ensure_ascii=False))
+        print(json.dumps([dataclasses.asdict(one) for one in results], indent=2, ensure_ascii=False))
     else:
         _print_table(results)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import chex
 import jax
@@ -49,11 +49,23 @@ class Totals:
         )
 
 
+class AgentState(Protocol):
+    """What every agent's state has: a frozen `chex.dataclass` with, besides what it learns, these."""
+
+    key: chex.PRNGKey
+    obs: chex.Array  # [F] what is observed now
+    real_steps: chex.Array  # every interaction with the environment
+    model_steps: chex.Array
+
+    def replace(self, **changes: Any) -> Self:
+        """The same with other fields."""
+
+
 @chex.dataclass(frozen=True)
 class Run:
     """One seed's run: the agent's state, the environment's, the key of its draws, and the epoch's totals."""
 
-    agent: Any  # has at least `obs` [F], `real_steps`, `model_steps`
+    agent: Any  # an `AgentState`
     env: Any
     env_key: chex.PRNGKey
     totals: Totals

@@ -55,19 +55,22 @@ def fleet_of(scenario: Scenario, inventory: Inventory) -> Inventory:
     faults = inventory.emulation is not None and inventory.emulation.faults
     weak_edge = scenario.edge.link == "weak"
 
-    def placed(spec: NodeSpec, link: str, weak_upper: bool, **changes: Any) -> NodeSpec:
+    def placed(spec: NodeSpec, link: str, weak_upper: bool) -> NodeSpec:
         relayed = faults or weak_upper or link == "weak"
-        return dataclasses.replace(spec, link=link, uplink=spec.uplink if relayed else "", **changes)
+        return dataclasses.replace(spec, link=link, uplink=spec.uplink if relayed else "")
 
     def tier(spec: NodeSpec, node: Node, weak_upper: bool) -> NodeSpec:
-        return placed(spec, node.link, weak_upper, cores=node.cores)
+        return dataclasses.replace(placed(spec, node.link, weak_upper), cores=node.cores)
 
     known = {device.name: device for device in inventory.devices}
     missing = [device.name for device in scenario.devices if device.name not in known]
     if missing:
         found = f"none for {', '.join(missing)}"
         raise InputError(f"nodes: expected scenario {scenario.name}'s devices, found {found} in {inventory.name}")
-    devices = [placed(known[each.name], each.link, weak_edge, speed=each.speed) for each in scenario.devices]
+    devices = [
+        dataclasses.replace(placed(known[each.name], each.link, weak_edge), speed=each.speed)
+        for each in scenario.devices
+    ]
     edge = tier(inventory.edge, scenario.edge, scenario.cloud.link == "weak")
     cloud = tier(inventory.cloud, scenario.cloud, False)
     emulation = inventory.emulation
@@ -115,7 +118,7 @@ class TestbedEnv:
             found = ", ".join(names)
             raise InputError(f"nodes: expected scenario {scenario.name}'s devices, found {found} in {inventory.name}")
         self.params = params
-        self.note: dict[str, Any] = {}
+        self.note: dict[str, object] = {}
         self.deadline_s = self.inventory.deadline_ms / 1000.0
         self.testbed: Testbed | None = None
         self.fleet: Fleet | None = None
@@ -191,7 +194,7 @@ class TestbedEnv:
         outcomes = self.fleet.step(joint.tolist(), self.deadline_s)
         stale = not self._observe(STATE_S)
         info = self._info(joint, outcomes) | {"stale": np.bool_(stale)}
-        self._write(joint, outcomes, info)
+        self._write(joint, outcomes, float(info["cost_ms"]))
         self.steps += 1
         return self._obs.copy(), -info["cost_ms"], np.bool_(False), np.bool_(False), info
 
@@ -233,14 +236,14 @@ class TestbedEnv:
         self._obs = levels
         return True
 
-    def _write(self, joint: np.ndarray, outcomes: Sequence[Outcome], info: dict[str, Any]) -> None:
+    def _write(self, joint: np.ndarray, outcomes: Sequence[Outcome], cost_ms: float) -> None:
         if self._record is None:
             return
         entry = self.note | {
             "step": self.steps,
             "time": round(time.time(), 3),
             "action": joint.tolist(),
-            "cost_ms": round(float(info["cost_ms"]), 3),
+            "cost_ms": round(cost_ms, 3),
             "outcomes": [dataclasses.asdict(outcome) for outcome in outcomes],
         }
         self._record.write(json.dumps(entry) + "\n")
@@ -272,5 +275,5 @@ class TestbedEnv:
         self.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 from edge_cloud import inventory as inventories
 from edge_cloud.inventory import Inventory, InventoryError, split_address
@@ -30,7 +29,7 @@ def read_inventory(path: str) -> Inventory:
         return inventories.load(path)
 
 
-def inventory_from(data: dict[str, Any]) -> Inventory:
+def inventory_from(data: dict[str, object]) -> Inventory:
     """A fleet from the plain data of its inventory.
 
     Raises:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import pathlib
-from typing import Any
 
 import h5py
 import jax
@@ -89,7 +88,7 @@ def random_variables(width: float, seed: int, images: np.ndarray) -> Variables:
                 variables[collection][layer][name] = value
     model = MobileNetV1(width)
 
-    def calibrated(variables: Any, images: jax.Array) -> Any:
+    def calibrated(variables: Variables, images: jax.Array) -> Variables:
         return model.apply(variables, images, calibrate=True, mutable=["batch_stats"])[1]["batch_stats"]
 
     # In double precision: how a sum is split depends on the machine's cores, and would show in float32's last bits.
@@ -116,7 +115,7 @@ def _keras_weights(file: h5py.File) -> dict[tuple[str, str], np.ndarray]:
     group = file.get("model_weights", file)
     found = {}
 
-    def visit(path: str, item: Any) -> None:
+    def visit(path: str, item: object) -> None:
         if isinstance(item, h5py.Dataset):
             parts = path.split("/")
             name = parts[-1].split(":")[0]

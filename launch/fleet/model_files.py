@@ -12,18 +12,16 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import os
 import pathlib
 import tomllib
 import warnings
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from absl import logging
 
 from launch.host.errors import InputError
-from launch.host.files import located
+from launch.host.files import located, write_atomically, write_json
 
 MANIFEST = "models.json"
 TYPES = ("FP32", "Int8")
@@ -130,7 +128,7 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
+def _read_manifest(folder: pathlib.Path) -> dict[str, object]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -138,17 +136,13 @@ def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     return manifest if isinstance(manifest, dict) else {}
 
 
-def _is_kept(folder: pathlib.Path, name: str, made_from: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+def _is_kept(folder: pathlib.Path, name: str, made_from: Mapping[str, object], manifest: Mapping[str, object]) -> bool:
     """Whether the file is there, whole, and made from the same things."""
-    entry = manifest.get(name, {})
+    entry = manifest.get(name)
+    if not isinstance(entry, dict):
+        return False
     path = folder / f"{name}.tflite"
     return entry.get("made_from") == made_from and path.is_file() and _digest(path.read_bytes()) == entry.get("sha256")
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def build(
@@ -179,9 +173,9 @@ def build(
     except importlib.metadata.PackageNotFoundError as error:
         expected = "the packages of requirements-testbed.txt and requirements-converter.txt"
         raise InputError(f"models: expected {expected}, found no {error.name}") from error
-    made_from: dict[str, dict[str, Any]] = {}
+    made_from: dict[str, dict[str, object]] = {}
     for recipe in recipes:
-        entry: dict[str, Any] = dataclasses.asdict(recipe) | {"seed": seed, "images": _digest(images.tobytes())}
+        entry: dict[str, object] = dataclasses.asdict(recipe) | {"seed": seed, "images": _digest(images.tobytes())}
         if weights_dir is not None:
             path = _weights_path(weights_dir, recipe.width)
             try:
@@ -198,9 +192,9 @@ def build(
             contents = _contents(group, width, seed, weights_dir, images)
             for recipe in group:
                 content = contents[recipe.kind]
-                _write(folder / f"{recipe.name}.tflite", content)
+                write_atomically(folder / f"{recipe.name}.tflite", content)
                 manifest[recipe.name] = {"made_from": made_from[recipe.name], "sha256": _digest(content)}
-            _write(folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
+            write_json(folder / MANIFEST, manifest, indent=2)
     except OSError as error:
         raise InputError(f"models: expected a folder to write to, found {error.strerror} at {folder}") from error
     return [recipe.name for recipe in missing]

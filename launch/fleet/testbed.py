@@ -18,7 +18,6 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any
 
 import psutil
 
@@ -28,7 +27,7 @@ from edge_cloud.inventory import RESERVED, Inventory, split_address
 from edge_cloud.runtime import load_pool, measure_cpu_ms
 from launch.fleet import model_files
 from launch.host.errors import InputError, RunError
-from launch.host.files import ROOT
+from launch.host.files import ROOT, write_json
 
 POOL = "data/pools/mobilenet.toml"
 STATE, FLEET = "testbed.json", "inventory.json"
@@ -103,9 +102,7 @@ def _cpu_ms(folder: pathlib.Path, names: tuple[str, ...]) -> dict[str, float]:
         if kept["of"] == made_of:
             return {name: float(kept["cpu_ms"][name]) for name in names}
     measured = measure_cpu_ms(load_pool(folder, names), CPU_REPEATS)
-    partial = path.with_name(f"{CPU_TIMES}.{os.getpid()}.part")
-    partial.write_text(json.dumps({"of": made_of, "cpu_ms": measured}, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, {"of": made_of, "cpu_ms": measured}, indent=2)
     return measured
 
 
@@ -258,13 +255,11 @@ class Testbed:
             name: {"pid": process.pid, "started": psutil.Process(process.pid).create_time()}
             for name, process in self._processes.items()
         }
-        partial = self._folder / f"{STATE}.part"
-        partial.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
-        partial.replace(self._folder / STATE)
+        write_json(self._folder / STATE, entries, indent=2)
 
     def __enter__(self) -> Testbed:
         self.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()

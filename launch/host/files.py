@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 from launch.host.errors import InputError
 
@@ -40,9 +39,8 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise InputError(
-            f"run folder: expected to write {path}, found: {error.strerror}; earlier files are kept"
-        ) from error
+        found = f"found {error.strerror} at {path}; earlier files are kept"
+        raise InputError(f"{path.name}: expected a file that can be written, {found}") from error
 
 
 def write_atomically(path: pathlib.Path, content: bytes) -> None:
@@ -55,7 +53,7 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_json(path: pathlib.Path, content: Any, indent: int | None = 1) -> None:
+def write_json(path: pathlib.Path, content: object, indent: int | None = 1) -> None:
     """Replaces `path` by plain data as JSON.
 
     Raises:
@@ -66,14 +64,15 @@ def write_json(path: pathlib.Path, content: Any, indent: int | None = 1) -> None
     write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
-def read_json(path: pathlib.Path) -> Any:
+def read_json(path: pathlib.Path) -> object:
     """A file's content; None where there is no such file.
 
     Raises:
       InputError: if it is there but can't be read, or isn't JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+        return content
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

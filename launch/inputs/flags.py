@@ -56,7 +56,7 @@ _KINDS: dict[str, registry.Kind] = {}  # whose constants are flags
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_bool}
 
 
-def _types(config: type[Any]) -> dict[str, type[Any]]:
+def _types(config: type) -> dict[str, type]:
     """What each constant holds: as it is annotated, or else what its default is."""
     hints, defaults = typing.get_type_hints(config), config()
     named = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(config)}
@@ -69,10 +69,10 @@ def _define_constants(kinds: dict[str, registry.Kind]) -> None:
     Raises:
       InputError: if a constant can't be a flag.
     """
-    fields: dict[str, dataclasses.Field[Any]] = {}
-    holds: dict[str, type[Any]] = {}
-    defaults: dict[str, dict[str, Any]] = {}
-    ours: dict[str, type[Any]] = {}
+    fields: dict[str, dataclasses.Field[object]] = {}
+    holds: dict[str, type] = {}
+    defaults: dict[str, dict[str, object]] = {}
+    ours: dict[str, type] = {}
     for kind in _KINDS.values():
         ours |= _types(kind.config)
     for agent, kind in kinds.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -11,11 +12,13 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
 
 LINE, BAND, TRUTH = "#1f5f8b", "#9cc3dc", "#c1432e"
 
 
-def png(figure: Any) -> bytes:
+def png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG, the same for the same figure; the figure is closed."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
@@ -61,7 +64,7 @@ class Picture:
     width: int  # most pixels that it is shown in
 
 
-def counts(value: float, _: Any = None) -> str:
+def counts(value: float, _: object = None) -> str:
     """1,500 as 1.5k, 2,000,000 as 2M."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if value >= size:
@@ -69,7 +72,7 @@ def counts(value: float, _: Any = None) -> str:
     return f"{value:g}"
 
 
-def styled_axes(theme: Theme, width: float, height: float) -> tuple[Any, Any]:
+def styled_axes(theme: Theme, width: float, height: float) -> tuple[Figure, Any]:
     """A figure with one plain set of axes in the page's colours."""
     figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
     figure.set_facecolor(theme.page)
@@ -85,6 +88,6 @@ def styled_axes(theme: Theme, width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def legend(axes: Any, theme: Theme, handles: list[Any], **where: Any) -> None:
+def legend(axes: Any, theme: Theme, handles: Sequence[Artist], **where: Any) -> None:
     """A legend in the page's colours."""
     axes.legend(handles=handles, frameon=False, fontsize=8, labelcolor=theme.ink, handlelength=1.9, **where)

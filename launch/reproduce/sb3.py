@@ -234,7 +234,7 @@ def _learn_all(chosen: Settings, folder: RunFolder, seeds: list[int], threads: i
 def _of(chosen: Settings, folder: RunFolder) -> bool:
     """Whether a folder is of these settings. `RunFolder.settings` reads those of our own agents only."""
     stored, own = files.read_json(folder.config), json.loads(json.dumps(chosen.as_json()))
-    return bool({name: stored.get(name) for name in own} == own)
+    return isinstance(stored, dict) and {name: stored.get(name) for name in own} == own
 
 
 def run(chosen: Settings, folder: RunFolder, *, threads: int = 0) -> Summary:

@@ -11,18 +11,21 @@ import io
 import json
 import pathlib
 import zipfile
-from typing import Any
+from typing import TypeVar
 
+import chex
 import jax
 import numpy as np
 
 from launch.host.errors import InputError
 from launch.host.files import write_atomically
 
+Tree = TypeVar("Tree")
+
 MAGIC = "hl_jax checkpoint 1"
 
 
-def _named_leaves(tree: Any) -> dict[str, np.ndarray]:
+def _named_leaves(tree: chex.ArrayTree) -> dict[str, np.ndarray]:
     """Arrays of a tree by their path; a typed key as its words."""
     leaves = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
@@ -32,18 +35,18 @@ def _named_leaves(tree: Any) -> dict[str, np.ndarray]:
     return leaves
 
 
-def save(path: pathlib.Path, tree: Any, history: dict[str, Any], owner: str) -> None:
+def save(path: pathlib.Path, tree: chex.ArrayTree, notes_of_run: object, owner: str) -> None:
     """Writes a tree of arrays, and plain data beside it; `owner` names the settings that it belongs to."""
     payload = io.BytesIO()
     np.savez(payload, **_named_leaves(tree))  # type: ignore[arg-type]
     content = payload.getvalue()
-    notes = json.dumps(history).encode()
+    notes = json.dumps(notes_of_run).encode()
     digest = hashlib.sha256(notes + content).hexdigest()
     head = json.dumps({"format": MAGIC, "owner": owner, "sha256": digest, "notes": len(notes)})
     write_atomically(path, head.encode() + b"\n" + notes + content)
 
 
-def load(path: pathlib.Path, like: Any, owner: str) -> tuple[Any, dict[str, Any]]:
+def load(path: pathlib.Path, like: Tree, owner: str) -> tuple[Tree, object]:
     """Reads a checkpoint into the structure of `like`. Returns the tree and the plain data.
 
     Raises:
@@ -74,7 +77,7 @@ def load(path: pathlib.Path, like: Any, owner: str) -> tuple[Any, dict[str, Any]
     return _rebuild(arrays, like, path), json.loads(notes)
 
 
-def _rebuild(arrays: dict[str, np.ndarray], like: Any, path: pathlib.Path) -> Any:
+def _rebuild(arrays: dict[str, np.ndarray], like: Tree, path: pathlib.Path) -> Tree:
     leaves = []
     for name, old in _named_leaves(like).items():
         new = arrays.get(name)
@@ -89,4 +92,5 @@ def _rebuild(arrays: dict[str, np.ndarray], like: Any, path: pathlib.Path) -> An
         else jax.numpy.asarray(leaf)
         for leaf, kind in zip(leaves, kinds, strict=True)
     ]
-    return jax.tree.unflatten(structure, restored)
+    tree: Tree = jax.tree.unflatten(structure, restored)
+    return tree

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-from typing import Any
 
 import numpy as np
 from matplotlib import ticker
@@ -88,7 +87,7 @@ def topology(path: pathlib.Path) -> bytes:
     return png(figure)
 
 
-def _box(used: bool) -> dict[str, Any]:
+def _box(used: bool) -> dict[str, str]:
     return {"boxstyle": "round,pad=0.45", "facecolor": BAND if used else "#f2f2f2", "edgecolor": "#666666"}
 
 

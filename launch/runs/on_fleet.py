@@ -19,7 +19,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,7 @@ import numpy as np
 
 from hl_jax import health, simulator, training
 from hl_jax.agents.stepped import Stepped, host_world
-from hl_jax.agents.world import Agent, Run, Totals, observed_levels
+from hl_jax.agents.world import Agent, AgentState, Run, Totals, observed_levels
 from hl_jax.optimum import oracle
 from launch.fleet.adapter import TestbedEnv
 from launch.fleet.inventory import inventory_from
@@ -49,7 +48,7 @@ def _terminated_like_interrupted() -> Iterator[None]:
         yield
         return
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt("SIGTERM")
 
     before = signal.signal(signal.SIGTERM, interrupt)
@@ -111,7 +110,7 @@ def _first_run(agent: Agent, number: int, obs: jax.Array) -> Run:
     return Run(agent=jax.jit(agent.init)(agent_key, obs), env=jnp.int32(0), env_key=env_key, totals=Totals.zero())
 
 
-def trained_agents(settings: Settings, folder: RunFolder) -> dict[int, Any]:
+def trained_agents(settings: Settings, folder: RunFolder) -> dict[int, AgentState]:
     """What each seed of a run on real nodes has learned: its agent's state.
 
     Raises:
@@ -151,7 +150,7 @@ class RealRun:
         self.failures: dict[int, Failure] = {}
         self._donors = self._read_donors() if self.real.init_from else []
 
-    def _read_donors(self) -> list[Any]:
+    def _read_donors(self) -> list[AgentState]:
         """Agents of the run that this one goes on from, by seed."""
         folder = RunFolder(pathlib.Path(self.real.init_from))
         theirs = folder.settings()
@@ -227,7 +226,9 @@ class RealRun:
         started, lost, inside = time.monotonic(), 0, 0.0
         self.env.note = {"seed": seed.number, "epoch": seed.epoch + 1, "phase": "learn"}
 
-        def step(env: jax.Array, key: Any, action: jax.Array) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        def step(
+            env: jax.Array, key: jax.Array, action: jax.Array
+        ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
             nonlocal lost, inside
             began = time.monotonic()
             joint = np.asarray(action)

@@ -11,14 +11,15 @@ import dataclasses
 import heapq
 import threading
 import time
-from typing import Any
+from collections.abc import Hashable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.stages import Compiled
 
 from hl_jax import evaluation, training
-from hl_jax.agents.world import Agent, Run
+from hl_jax.agents.world import Agent, AgentState, Run
 from hl_jax.simulator import EnvParams, EnvState
 from launch.host.progress import Progress
 from launch.host.records import as_data, from_data
@@ -29,10 +30,10 @@ from launch.runs.folder import RunFolder
 from launch.runs.history import Oracle, Row, judged
 from launch.runs.summary import Failure, failure
 
-_COMPILED: dict[Any, Any] = {}
+_COMPILED: dict[Hashable, Compiled] = {}
 
 
-def _compiled(agent: Any, arguments: tuple[Any, ...]) -> Any:
+def _compiled(agent: Agent, arguments: tuple[object, ...]) -> Compiled:
     """The compiled epoch for arguments of these shapes; the last one is kept."""
     leaves, structure = jax.tree.flatten(arguments)
     key = (agent, structure, tuple(jax.typeof(leaf) for leaf in leaves))
@@ -57,7 +58,7 @@ class Group:
         """Whether nothing is left to do: all epochs, or no seed that can go on."""
         return self.epoch >= epochs or self.failures.keys() == self.history.keys()
 
-    def agents(self) -> dict[int, Any]:
+    def agents(self) -> dict[int, AgentState]:
         """The agent's state of each seed that has begun."""
         lanes = {seed: lane for lane, seed in enumerate(self.seeds) if seed in self.history}
         return {seed: jax.tree.map(lambda leaf, lane=lane: leaf[lane], self.run.agent) for seed, lane in lanes.items()}
@@ -101,7 +102,7 @@ def load_groups(agent: Agent, params: EnvParams, settings: Settings, folder: Run
     return found
 
 
-def trained_agents(settings: Settings, folder: RunFolder) -> dict[int, Any]:
+def trained_agents(settings: Settings, folder: RunFolder) -> dict[int, AgentState]:
     """What each seed of a run on the simulator has learned: its agent's state.
 
     Raises:

@@ -28,7 +28,7 @@ class Failure:
         return f"{agent}, seed {seed}, epoch {self.epoch}: {self.what}"
 
 
-def failure(epoch: int, agent: Any, learning: Mapping[str, Any], wrong: np.ndarray) -> Failure:
+def failure(epoch: int, agent: object, learning: Mapping[str, object], wrong: np.ndarray) -> Failure:
     """What `health.check` found after one seed's epoch; `agent` is any state of that agent."""
     names = health.names(agent, learning)
     return Failure(epoch=epoch, what=health.described([name for name, flag in zip(names, wrong, strict=True) if flag]))
@@ -109,25 +109,22 @@ _ONLY_MEASURED = {field.name for field in dataclasses.fields(Measured)} - {
 }
 
 
-def from_json(data: Any, where: str) -> Summary:
+def _with_measured(seed: object) -> object:
+    """What a fleet measured stands beside a seed's other figures in summary.json, and is a record of its own here."""
+    if not isinstance(seed, dict) or not seed.keys() & _ONLY_MEASURED:
+        return seed
+    measured = {"art_ms": seed.get("art_ms")} | {name: seed[name] for name in seed.keys() & _ONLY_MEASURED}
+    return {name: value for name, value in seed.items() if name not in _ONLY_MEASURED} | {"measured": measured}
+
+
+def from_json(data: object, where: str) -> Summary:
     """A summary from summary.json's content.
 
     Raises:
       InputError: if it is of another version, or none.
     """
-    try:
-        seeds = [
-            {name: value for name, value in seed.items() if name not in _ONLY_MEASURED}
-            | (
-                {"measured": {"art_ms": seed["art_ms"]} | {name: seed[name] for name in seed.keys() & _ONLY_MEASURED}}
-                if seed.keys() & _ONLY_MEASURED
-                else {}
-            )
-            for seed in data["seeds"]
-        ]
-        data = {**data, "seeds": seeds}
-    except (TypeError, KeyError, AttributeError):
-        pass  # whatever it is, the reader below says what is wrong with it
+    if isinstance(data, dict) and isinstance(data.get("seeds"), list):
+        data = {**data, "seeds": [_with_measured(seed) for seed in data["seeds"]]}
     return from_data(Summary, data, where)
 
 

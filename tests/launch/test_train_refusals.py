@@ -219,7 +219,8 @@ def test_a_full_disk_keeps_the_last_good_checkpoints(finished, tmp_path):
     status, _, err = finish(folder, room=smallest // 2)
     line = error_of(status, err)
     assert re.search(
-        r"run folder: expected to write .*group-000[01].ckpt, found: File too large; earlier files are kept", line
+        r"group-000[01].ckpt: expected a file that can be written, found File too large at .*; earlier files are kept",
+        line,
     )
     assert contents(folder) == before
     # With room again, it ends as if nothing had happened.
@@ -294,7 +295,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(checkpoint, mon
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        InputError, match=r"expected to write .*one.ckpt, found: No space left on device; earlier files"
+        InputError,
+        match=r"one.ckpt: expected a file that can be written, found No space left on device at .*; earlier files",
     ):
         checkpoints.save(checkpoint, {**TREE, "count": jnp.int32(9)}, {"epoch": 5}, "mine")
     assert contents(checkpoint.parent) == before

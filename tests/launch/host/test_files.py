@@ -51,6 +51,6 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
     path = tmp_path / "data.json"
     files.write_json(path, [1])
     (tmp_path / ".data.json.tmp").mkdir()  # where the new content would go
-    with pytest.raises(InputError, match=r"expected to write .* earlier files are kept"):
+    with pytest.raises(InputError, match=r"expected a file that can be written, .* earlier files are kept"):
         files.write_json(path, [2])
     assert files.read_json(path) == [1]
