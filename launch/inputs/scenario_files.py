@@ -9,15 +9,17 @@ import dataclasses
 import json
 import pathlib
 import tomllib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from hl_jax.scenario import CONTENTION_FORMS, Device, Dynamics, ModelPool, Node, Scenario, Timing, shown
 from launch.host.errors import InputError
 from launch.host.files import located
 
+Record = TypeVar("Record")
 
-def _read(path: pathlib.Path, what: str) -> dict[str, Any]:
+
+def _read(path: pathlib.Path, what: str) -> dict[str, object]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -36,8 +38,8 @@ def _read(path: pathlib.Path, what: str) -> dict[str, Any]:
 
 
 def _keys(
-    data: Any, path: pathlib.Path, where: str, needed: set[str], optional: set[str] | None = None
-) -> Mapping[str, Any]:
+    data: object, path: pathlib.Path, where: str, needed: set[str], optional: set[str] | None = None
+) -> Mapping[str, object]:
     """Checks a table's keys; with `optional` None, further keys are allowed and ignored."""
     if not isinstance(data, Mapping):
         raise InputError(f"{where}: expected a table, found {shown(data)} in {path}")
@@ -50,7 +52,7 @@ def _keys(
     return data
 
 
-def _typed(record: type[Any], values: Mapping[str, Any], path: pathlib.Path, where: str = "") -> Any:
+def _typed(record: Callable[..., Record], values: Mapping[str, object], path: pathlib.Path, where: str = "") -> Record:
     """Builds a record of `hl_jax.scenario`; its own checks know nothing of files, so the place is added here."""
     try:
         return record(**values)
@@ -58,13 +60,13 @@ def _typed(record: type[Any], values: Mapping[str, Any], path: pathlib.Path, whe
         raise InputError(f"{where}{error} in {path}") from error
 
 
-def _sequence(value: Any, path: pathlib.Path, where: str) -> list[Any]:
+def _sequence(value: object, path: pathlib.Path, where: str) -> list[object]:
     if not isinstance(value, list) or not value:
         raise InputError(f"{where}: expected a list of at least one, found {shown(value)} in {path}")
     return value
 
 
-def _beside(path: pathlib.Path, value: Any, what: str) -> pathlib.Path:
+def _beside(path: pathlib.Path, value: object, what: str) -> pathlib.Path:
     """A file that the scenario at `path` names, relative to itself."""
     if not isinstance(value, str) or not value:
         raise InputError(f"{what}: expected the path of a file, found {shown(value)} in {path}")
@@ -101,13 +103,17 @@ class Calibration:
 
     def apply(self, scenario: Scenario) -> Scenario:
         """The scenario with these times instead of its own."""
-        changes: dict[str, Any] = {"timing": self.timing}
-        if self.noise is not None:
-            changes["noise"] = self.noise
-        if self.contention is not None:
-            for name in ("edge", "cloud"):
-                changes[name] = dataclasses.replace(getattr(scenario, name), contention=self.contention)
-        return dataclasses.replace(scenario, **changes)
+
+        def shared(node: Node) -> Node:
+            return node if self.contention is None else dataclasses.replace(node, contention=self.contention)
+
+        return dataclasses.replace(
+            scenario,
+            timing=self.timing,
+            noise=scenario.noise if self.noise is None else self.noise,
+            edge=shared(scenario.edge),
+            cloud=shared(scenario.cloud),
+        )
 
 
 def load_timing(path: pathlib.Path, pool: ModelPool) -> Timing:
@@ -135,11 +141,11 @@ def load_calibration(path: str | pathlib.Path, pool: ModelPool) -> Calibration:
     values = {name: data[name] for name in names & data.keys()}
     values["local_ms"] = tuple(local[name] for name in pool.names)
     noise, contention = data.get("noise"), data.get("contention")
-    if contention is not None and contention not in CONTENTION_FORMS:
+    if not (contention is None or (isinstance(contention, str) and contention in CONTENTION_FORMS)):
         expected = ", ".join(CONTENTION_FORMS)
         raise InputError(f"contention: expected {expected}, found {shown(contention)} in {path}")
-    fine = isinstance(noise, (int, float)) and not isinstance(noise, bool) and 0.0 <= noise <= 1.0
-    if noise is not None and not fine:
+    number = isinstance(noise, (int, float)) and not isinstance(noise, bool)
+    if not (noise is None or (isinstance(noise, (int, float)) and number and 0.0 <= noise <= 1.0)):
         raise InputError(f"noise: expected a number in [0, 1], found {shown(noise)} in {path}")
     return Calibration(timing=_typed(Timing, values, path), noise=noise, contention=contention)
 
@@ -164,7 +170,7 @@ def load_scenario(path: str | pathlib.Path) -> Scenario:
     for name in ("edge", "cloud"):
         entry = _keys(data[name], path, name, {"link", "cores"}, {"contention"})
         nodes[name] = _typed(Node, entry, path, f"{name}.")
-    values: dict[str, Any] = {key: data[key] for key in ("constraint", "noise", "monitor_period_ms") if key in data}
+    values: dict[str, object] = {key: data[key] for key in ("constraint", "noise", "monitor_period_ms") if key in data}
     if "dynamics" in data:
         fields = {field.name for field in dataclasses.fields(Dynamics)}
         entry = _keys(data["dynamics"], path, "dynamics", fields, set())

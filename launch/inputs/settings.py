@@ -17,7 +17,7 @@ from launch.inputs import agents
 class RealSettings:
     """What a run on real nodes has besides."""
 
-    inventory: dict[str, Any]  # of the fleet, as plain data
+    inventory: dict[str, object]  # of the fleet, as plain data
     twin: bool  # whether the scenario's calibration is this fleet's, so that it has an oracle
     init_from: str  # folder of the run whose agents go on here; empty: none
     measurements: int  # real steps that measure what was learned, after the last epoch
@@ -44,7 +44,7 @@ class Settings:
         """Names these settings, so that what was made with them is known again."""
         return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Plain data, for `config.json`."""
         values = {**dataclasses.asdict(self), "seeds": list(self.seeds)}
         if self.real is None:

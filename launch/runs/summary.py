@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import statistics as plain_statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -96,12 +95,14 @@ class Summary:
         """A line for each seed that did."""
         return [seed.failed.line(self.agent, seed.seed) for seed in self.seeds if seed.failed is not None]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Plain data, for summary.json: what a fleet measured stands beside a seed's other figures."""
-        data: dict[str, Any] = as_data(self)
-        for seed in data["seeds"]:
-            seed |= seed.pop("measured") or {}
-        return data
+        seeds: list[dict[str, object]] = [as_data(seed) for seed in self.seeds]
+        for seed in seeds:
+            measured = seed.pop("measured")
+            seed |= measured if isinstance(measured, dict) else {}
+        data: dict[str, object] = as_data(self)
+        return data | {"seeds": seeds}
 
 
 _ONLY_MEASURED = {field.name for field in dataclasses.fields(Measured)} - {
