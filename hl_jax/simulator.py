@@ -111,8 +111,10 @@ def make_params(scenario: Scenario, penalty: Penalty = NO_PENALTY) -> EnvParams:
     share = np.array([timing.edge_share_ms, timing.cloud_share_ms])
     cores = (timing.edge_reference_cores, timing.cloud_reference_cores)
     speeds = np.array([device.speed for device in scenario.devices])
-    zeros = jnp.zeros(2, jnp.float32)
-    pair = lambda values: zeros if dynamics is None else jnp.array(values, jnp.float32)  # noqa: E731
+
+    def pair(values: tuple[float, float] | None) -> chex.Array:
+        return jnp.zeros(2, jnp.float32) if values is None else jnp.array(values, jnp.float32)
+
     return EnvParams(
         local_ms=jnp.asarray(np.array(timing.local_ms) / speeds[:, None], jnp.float32),
         accuracy=jnp.array(scenario.choice_accuracy(), jnp.float32),

@@ -18,7 +18,7 @@ from absl import flags
 
 from hl_jax import objective, scenario, simulator
 from hl_jax.choices import choice_labels
-from hl_jax.fitting import calibration
+from hl_jax.fitting import calibration, twin
 from hl_jax.optimum import oracle
 from launch.host import errors, files
 from launch.host.errors import InputError
@@ -249,7 +249,7 @@ def _from_testbed(out: pathlib.Path) -> None:
         },
         **times,
         "noise": made.noise,
-        "contention": profile.twin.CONTENTION,
+        "contention": twin.CONTENTION,
         "status": status,
         "fit": {"art_error_percent": profile.summary_of(made.error_percent), "joint_actions": len(observations)},
     }

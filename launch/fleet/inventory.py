@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Iterator
 
 from edge_cloud import inventory as inventories
-from edge_cloud.inventory import Inventory, InventoryError, split_address
+from edge_cloud.inventory import Inventory as Inventory
+from edge_cloud.inventory import InventoryError, split_address
 from launch.host.errors import InputError
 
 

@@ -131,7 +131,7 @@ def define_given_agent(arguments: Sequence[str]) -> None:
             define_agent(value if equals else second)
 
 
-def own_flags() -> list[flags.Flag]:
+def own_flags() -> list[flags.Flag[object]]:
     """The flags of a training, which are defined here."""
     return list(FLAGS.get_flags_for_module(__name__))
 

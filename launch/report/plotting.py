@@ -11,10 +11,11 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
-from matplotlib import pyplot as plt
+from matplotlib import pyplot
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
+plt = pyplot  # for who draws: only after the above is nothing shown on a screen
 LINE, BAND, TRUTH = "#1f5f8b", "#9cc3dc", "#c1432e"
 
 
@@ -22,7 +23,7 @@ def png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG, the same for the same figure; the figure is closed."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
-    plt.close(figure)
+    pyplot.close(figure)
     return buffer.getvalue()
 
 
@@ -74,7 +75,7 @@ def counts(value: float, _: object = None) -> str:
 
 def styled_axes(theme: Theme, width: float, height: float) -> tuple[Figure, Any]:
     """A figure with one plain set of axes in the page's colours."""
-    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
     figure.set_facecolor(theme.page)
     axes.set_facecolor(theme.page)
     axes.tick_params(colors=theme.ink, which="both", labelsize=9, length=0)

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from launch.host.errors import InputError
@@ -29,7 +30,7 @@ def _named_leaves(tree: chex.ArrayTree) -> dict[str, np.ndarray]:
     """Arrays of a tree by their path; a typed key as its words."""
     leaves = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         leaves[jax.tree_util.keystr(path)] = np.asarray(leaf)
     return leaves
@@ -87,9 +88,9 @@ def _rebuild(arrays: dict[str, np.ndarray], like: Tree, path: pathlib.Path) -> T
         leaves.append(new)
     kinds, structure = jax.tree.flatten(like)
     restored = [
-        jax.random.wrap_key_data(jax.numpy.asarray(leaf))
-        if jax.dtypes.issubdtype(kind.dtype, jax.dtypes.prng_key)
-        else jax.numpy.asarray(leaf)
+        jax.random.wrap_key_data(jnp.asarray(leaf))
+        if jnp.issubdtype(kind.dtype, jax.dtypes.prng_key)
+        else jnp.asarray(leaf)
         for leaf, kind in zip(leaves, kinds, strict=True)
     ]
     tree: Tree = jax.tree.unflatten(structure, restored)

@@ -52,7 +52,7 @@ class FactoredState:
     situation: Situation  # the same, less what the last joint action itself put on the nodes' monitors
     levels: factored_levels.Levels  # what is known of both parts
     highest: chex.Array  # [2] background level of edge and cloud so far: more than that is what tasks put there
-    reports: factored_reports.Reports  # the recent ones
+    reports: factored_model.Reports  # the recent ones
     summary: factored_model.Summary  # what earlier ones say
     surprised: chex.Array  # [N + 2] devices, edge, cloud: +1 or -1 if last slower or faster than thought
     posterior: Posterior
@@ -249,7 +249,7 @@ class Factored:
         chex.assert_shape([action, response_ms], (self.users,))
         scale = jnp.where(state.real_steps == 0, jnp.exp(jnp.mean(jnp.log(response_ms))), state.scale_ms)
         factors, amounts = self.model.features(state.situation, action)
-        row = factored_reports.Reports(
+        row = factored_model.Reports(
             factors=factors,
             amounts=amounts,
             logs=jnp.log(response_ms / scale),
