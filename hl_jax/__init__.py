@@ -55,11 +55,15 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "OrchestrationGymEnv":
-        from hl_jax import gymnasium_env as module
+        from hl_jax import gymnasium_env  # Gymnasium, too
+
+        found: Any = gymnasium_env.OrchestrationGymEnv
     else:
-        from hl_jax import with_jax as module
-    value = globals()[name] = getattr(module, name)
-    return value
+        from hl_jax import with_jax
+
+        found = getattr(with_jax, name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

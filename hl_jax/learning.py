@@ -103,7 +103,7 @@ def train(
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
     if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
         raise ValueError(f"seeds: expected at least one, distinct and from 0 on, found {seeds!r}")
-    init, epoch = _programs(agent)
+    init, epoch = _programs(agent)  # type: ignore[arg-type]  # agents are frozen dataclasses
     params = training.params_for(agent, scenario)
     starts = evaluation.judged_states(params)
     truth = evaluation.optima(params, starts)
