@@ -55,15 +55,15 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "OrchestrationGymEnv":
-        from hl_jax import gymnasium_env  # Gymnasium, too
+        from hl_jax import gymnasium_env
 
-        found: Any = gymnasium_env.OrchestrationGymEnv
+        value: Any = gymnasium_env.OrchestrationGymEnv
     else:
         from hl_jax import with_jax
 
-        found = getattr(with_jax, name)
-    globals()[name] = found
-    return found
+        value = getattr(with_jax, name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

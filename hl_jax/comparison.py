@@ -17,7 +17,7 @@ import numpy as np
 from hl_jax.statistics import RESAMPLES
 
 # Below the customary 5 %: it bounds how many sweeps without any difference report one, and a difference of two times
-# between ten seeds each is still found nearly always (tests/test_comparison.py).
+# between ten seeds each is still found nearly always (tests/hl_jax/test_comparison.py).
 LEVEL = 0.025
 MOST_EXACT = 400  # values over all strata; beyond, the normal approximation is as good
 

@@ -36,12 +36,6 @@ def _evaluate(agent: Agent, states: Any, params: EnvParams, starts: EnvState) ->
     return jax.vmap(lambda state: evaluation.evaluate(lambda obs: agent.decide(state, obs), params, starts))(states)
 
 
-@functools.lru_cache(maxsize=4)
-def _programs(agent: Agent) -> tuple[Any, Any]:
-    """Traced once for an agent, however many scenarios of its size it is trained on."""
-    return training.programs(agent)
-
-
 @dataclasses.dataclass(frozen=True)
 class Trained(Judged):
     """What S seeds have learned in T epochs: the greedy decisions after each ([S, T]), and the agents' states.
@@ -103,7 +97,7 @@ def train(
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
     if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
         raise ValueError(f"seeds: expected at least one, distinct and from 0 on, found {seeds!r}")
-    init, epoch = _programs(agent)  # type: ignore[arg-type]  # agents are frozen dataclasses
+    init, epoch = training.programs(agent)
     params = training.params_for(agent, scenario)
     starts = evaluation.judged_states(params)
     truth = evaluation.optima(params, starts)

@@ -5,6 +5,7 @@ The environment's arrays are arguments, so one compiled program serves every sce
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import chex
@@ -62,8 +63,12 @@ def epoch(agent: Agent, run: Run, plan: Any, params: EnvParams, starts: EnvState
     return health.kept(~jnp.any(wrong), run, before), report
 
 
+@functools.lru_cache(maxsize=4)
 def programs(agent: Agent) -> tuple[Any, Any]:
-    """Compiled `init` and `epoch` over a batch of seeds (leading axis S of the seeds, runs and reports)."""
+    """Compiled `init` and `epoch` over a batch of seeds (leading axis S of the seeds, runs and reports).
+
+    Traced once for an agent (which must be hashable), however many scenarios of its size it is trained on.
+    """
     batched_init = jax.vmap(lambda seed, params: init(agent, seed, params), in_axes=(0, None))
     batched_epoch = jax.vmap(
         lambda run, plan, params, starts: epoch(agent, run, plan, params, starts), in_axes=(0, None, None, None)

@@ -31,7 +31,7 @@ from launch.inputs.flags import scenario_file
 from launch.inputs.settings import Settings
 from launch.runs.folder import RunFolder
 from launch.runs.history import judged
-from launch.runs.on_simulator import Group, judged_states, load_groups, solve
+from launch.runs.on_simulator import Group, load_groups, solve
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("format", "table", ["table", "json"], "A table to read, or JSON for tools.")
@@ -134,7 +134,7 @@ def judge(folder: RunFolder) -> list[Result]:
 def _judge(trained: Settings, asked: Settings, groups: list[Group], agent: Agent) -> Result:
     labels = asked.scenario.choice_labels()
     params = training.params_for(agent, asked.scenario)
-    starts = judged_states(asked, params)
+    starts = evaluation.judged_states(params)
     oracle = solve(params, starts)
     seeds = []
     for group in groups:

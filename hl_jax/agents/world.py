@@ -72,7 +72,12 @@ class World:
 
 
 class Agent(Protocol):
-    """A learner that `launch.train` can run. All methods are pure; `plan` is computed on the host."""
+    """A learner that `launch.train` can run. All methods are pure; `plan` is computed on the host.
+
+    Hashable, because compiled programs belong to an agent: a frozen dataclass, say.
+    """
+
+    def __hash__(self) -> int: ...
 
     @property
     def epochs(self) -> int:

@@ -285,7 +285,9 @@ def told(measured: dict[str, Measured[Line]]) -> dict[str, object]:
         }
         for name, found in measured.items()
     ]
-    return {"rows": rows, "users": as_data(measured["users"].lines) if "users" in measured else []}
+    lines = measured["users"].lines if "users" in measured else []
+    users = [{"users": line.users, "steps": as_data(line.steps)} for line in lines if isinstance(line, UsersLine)]
+    return {"rows": rows, "users": users}
 
 
 def read(folder: pathlib.Path) -> dict[str, Measured[Line]]:

@@ -1,7 +1,8 @@
 """The one adapter between learning and the real execution layer: a fleet of real nodes as an environment.
 
-Impure: every step runs real inferences on real processes. It keeps the simulator's contract (tests/env_contract.py) and
-uses its cost, so that agents can't tell the two apart, except that response times are what they are.
+Impure: every step runs real inferences on real processes. It keeps the simulator's contract, which
+tests/helpers/env_contract.py checks, and uses its cost, so that agents can't tell the two apart, except that response
+times are what they are.
 """
 
 from __future__ import annotations

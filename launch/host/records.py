@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,8 +14,15 @@ Record = TypeVar("Record")
 
 
 def as_data(record: Any) -> Any:
-    """A record (a dataclass of dataclasses, tuples, texts and numbers) as what JSON can hold."""
-    return msgspec.to_builtins(record, str_keys=True)
+    """A record (a dataclass of dataclasses, sequences, mappings, texts and numbers) as what JSON can hold."""
+    # By its fields: msgspec, which also makes records, leaves out those that have their defaults.
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {field.name: as_data(getattr(record, field.name)) for field in dataclasses.fields(record)}
+    if isinstance(record, Mapping):
+        return {str(name): as_data(value) for name, value in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [as_data(value) for value in record]
+    return record
 
 
 def from_data(kind: type[Record], data: object, where: str) -> Record:
@@ -40,16 +49,10 @@ def from_data(kind: type[Record], data: object, where: str) -> Record:
 def _lost(data: object, kept: object, path: str) -> str:
     """Where data holds a name that its record doesn't; "" if nowhere."""
     if isinstance(data, dict) and isinstance(kept, dict):
-        pairs = [(value, kept.get(name), f"{path}.{name}", name in kept) for name, value in data.items()]
+        unknown = next((f"{path}.{name}" for name in data if str(name) not in kept), "")
+        pairs = [(value, kept.get(str(name)), f"{path}.{name}") for name, value in data.items()]
     elif isinstance(data, (list, tuple)) and isinstance(kept, (list, tuple)):
-        pairs = [(value, kept[place], f"{path}[{place}]", True) for place, value in enumerate(data)]
+        unknown, pairs = "", [(value, kept[place], f"{path}[{place}]") for place, value in enumerate(data)]
     else:
         return ""
-    return next(
-        (
-            place if not known else found
-            for value, other, place, known in pairs
-            if not known or (found := _lost(value, other, place))
-        ),
-        "",
-    )
+    return unknown or next((found for value, other, place in pairs if (found := _lost(value, other, place))), "")

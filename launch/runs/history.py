@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from hl_jax import evaluation
 from hl_jax.agents.world import Totals
 from hl_jax.evaluation import Evaluation
 from hl_jax.optimum.oracle import Optimum
@@ -27,7 +28,7 @@ class Oracle:
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class Worth:
     """What the greedy decisions after an epoch are worth. None: nobody knows."""
 
     art_ms: float | None
@@ -37,20 +38,15 @@ class Judged:
     decision: tuple[int, ...]  # [N]
 
 
-def regret_percent(seen: Evaluation, oracle: Oracle) -> float:
-    """How far the worst of all decisions is over the optimum, penalty included: one bad state is a bad policy."""
-    optimum = np.array([one.art_ms for one in oracle.optima])
-    return 100.0 * (float(np.max(np.asarray(seen.cost_ms, np.float64) / optimum[:, None])) - 1.0)
-
-
-def judged(seen: Evaluation, oracle: Oracle) -> Judged:
+def judged(seen: Evaluation, oracle: Oracle) -> Worth:
     """An evaluation, against the truth."""
-    return Judged(
-        art_ms=float(np.mean(np.asarray(seen.art_ms)[:, -1])),
-        accuracy=float(np.mean(np.asarray(seen.accuracy)[:, -1])),
-        feasible=bool(np.all(np.asarray(seen.feasible))),
-        regret_percent=regret_percent(seen, oracle),
-        decision=tuple(np.asarray(seen.decisions)[0, -1].tolist()),
+    found = evaluation.judged(seen, oracle.optima)
+    return Worth(
+        art_ms=float(found.art_ms),
+        accuracy=float(found.accuracy),
+        feasible=bool(found.feasible),
+        regret_percent=float(found.regret_percent),
+        decision=tuple(found.decision.tolist()),
     )
 
 
@@ -99,7 +95,7 @@ def row(
     epoch: int,
     steps: tuple[int, int],
     totals: Totals,
-    judged: Judged,
+    worth: Worth,
     learning: Mapping[str, float],
     compute_s: float,
 ) -> Row:
@@ -113,7 +109,7 @@ def row(
         train_cost_ms=float(totals.cost_ms),
         infeasible_share=float(totals.infeasible),
         elapsed_s=int(totals.steps) * float(totals.elapsed_ms) / 1000.0,
-        **dataclasses.asdict(judged),
+        **dataclasses.asdict(worth),
         learning={name: float(value) for name, value in learning.items()},
         compute_s=compute_s,
     )

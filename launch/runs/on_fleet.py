@@ -38,7 +38,7 @@ from launch.inputs.agents import make_agent
 from launch.inputs.settings import Settings
 from launch.runs import checkpoints, on_simulator
 from launch.runs.folder import RunFolder
-from launch.runs.history import Judged, Measured, Oracle, Row, row
+from launch.runs.history import Measured, Oracle, Row, Worth, row
 from launch.runs.summary import Failure, failure
 
 
@@ -268,7 +268,7 @@ class RealRun:
         kept = "" if row.feasible else ", breaks the constraint"
         return f"seed {row.seed}, steps {row.real_steps}, greedy ART {art}{regret}{kept}"
 
-    def _judged(self, seed: Seed, decision: jax.Array) -> Judged:
+    def _judged(self, seed: Seed, decision: jax.Array) -> Worth:
         """What a joint decision ([N]) is worth: by the twin, or what its steps have shown."""
         joint = np.asarray(decision).tolist()
         count, sum_ms = seed.seen.get(" ".join(map(str, joint)), (0, 0.0))
@@ -278,7 +278,7 @@ class RealRun:
             art = float(jnp.mean(response))
             cost = float(simulator.cost_ms(self.params, decision, response))
             regret = 100.0 * (cost / self.oracle.art_ms - 1.0)
-        return Judged(
+        return Worth(
             art_ms=art,
             accuracy=float(simulator.mean_accuracy(self.params, decision)),
             feasible=bool(simulator.meets_constraint(self.params, decision)),

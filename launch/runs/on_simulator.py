@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import functools
 import heapq
 import threading
 import time
@@ -20,7 +19,6 @@ import numpy as np
 
 from hl_jax import evaluation, training
 from hl_jax.agents.world import Agent, Run
-from hl_jax.optimum import oracle
 from hl_jax.simulator import EnvParams, EnvState
 from launch.host.progress import Progress
 from launch.host.records import as_data, from_data
@@ -31,15 +29,6 @@ from launch.runs.folder import RunFolder
 from launch.runs.history import Oracle, Row, judged
 from launch.runs.summary import Failure, failure
 
-DYNAMIC_STATES = 16  # states that a policy of a changing scenario is evaluated in
-
-
-@functools.lru_cache(maxsize=4)
-def _programs(agent: Any) -> tuple[Any, Any]:
-    """An agent's programs, traced once a process: a sweep's workers run one agent's seeds one after the other."""
-    return training.programs(agent)
-
-
 _COMPILED: dict[Any, Any] = {}
 
 
@@ -49,7 +38,7 @@ def _compiled(agent: Any, arguments: tuple[Any, ...]) -> Any:
     key = (agent, structure, tuple(jax.typeof(leaf) for leaf in leaves))
     if key not in _COMPILED:
         _COMPILED.clear()
-        _COMPILED[key] = _programs(agent)[1].lower(*arguments).compile()
+        _COMPILED[key] = training.programs(agent)[1].lower(*arguments).compile()
     return _COMPILED[key]
 
 
@@ -83,17 +72,9 @@ class _Notes:
     failures: dict[int, Failure]
 
 
-def judged_states(settings: Settings, params: EnvParams) -> EnvState:
-    """The states that decisions are judged in. Leading axis E."""
-    count = DYNAMIC_STATES if settings.scenario.dynamics else 1
-    return evaluation.start_states(jax.random.key(0), params, count)
-
-
 def solve(params: EnvParams, starts: EnvState) -> Oracle:
     """The true optimum in each of these states."""
-    count = starts.conditions.node_cpu.shape[0]
-    each = [jax.tree.map(lambda leaf, index=index: leaf[index], starts.conditions) for index in range(count)]
-    return Oracle(optima=tuple(oracle.optimum(params, one) for one in each))
+    return Oracle(optima=evaluation.optima(params, starts))
 
 
 def load_groups(agent: Agent, params: EnvParams, settings: Settings, folder: RunFolder) -> list[Group]:
@@ -103,7 +84,7 @@ def load_groups(agent: Agent, params: EnvParams, settings: Settings, folder: Run
       InputError: if a checkpoint is damaged or belongs to other settings.
     """
     seeds, lanes = settings.seeds, settings.lanes
-    init, _ = _programs(agent)  # type: ignore[arg-type]  # agents are frozen dataclasses
+    init, _ = training.programs(agent)
     found = []
     for index, low in enumerate(range(0, len(seeds), lanes)):
         own = seeds[low : low + lanes]
@@ -139,9 +120,9 @@ class Simulation:
         self.checkpoint_epochs = checkpoint_epochs
         self.agent = make_agent(settings.agent, settings.config, settings.scenario)
         self.params = training.params_for(self.agent, settings.scenario)
-        self.starts = judged_states(settings, self.params)
+        self.starts = evaluation.judged_states(self.params)
         self.oracle = solve(self.params, self.starts)
-        self._epoch = _programs(self.agent)[1]  # type: ignore[arg-type]
+        self._epoch = training.programs(self.agent)[1]
         self._stop = threading.Event()
         self.failures: dict[int, Failure] = {}
 

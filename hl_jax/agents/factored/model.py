@@ -260,7 +260,7 @@ class ResponseModel:
             mean=jnp.broadcast_to(mean, std.shape),
             root=jax.vmap(jnp.diag)(1.0 / std),
             evidence=jnp.zeros(std.shape[0]),
-            noise=jnp.full(std.shape[0], self.prior.noise),
+            noise=jnp.full(std.shape[0], self.prior.noise, jnp.float32),
             deviations=jnp.asarray(std[:, None, :] * self.normals.T),
         )
 

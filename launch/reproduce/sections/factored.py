@@ -30,11 +30,19 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
+class Fleet:
+    """Every seed's real steps to optimal (None: never) with a number of devices."""
+
+    users: int
+    steps: tuple[int | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Recorded:
     """report.json of `launch.beyond`."""
 
     rows: tuple[Row, ...] = ()
-    users: tuple[dict[str, object], ...] = ()  # the picture's, a line for each number of devices
+    users: tuple[Fleet, ...] = ()  # the picture's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Factored(Section):
     key: ClassVar[str] = "beyond"
 
     rows: tuple[Row, ...]
-    users: tuple[dict[str, object], ...]
+    users: tuple[Fleet, ...]
     commits: tuple[str, ...]
     others: dict[str, list[tuple[int, float]]]  # users and median steps of Table VI's agents, for the picture
 
@@ -68,7 +76,7 @@ class Factored(Section):
         """Steps by number of devices, of all agents."""
         if not self.users:
             return {}
-        drawn = steps.steps_by_users(list(self.users), self.others)
+        drawn = steps.steps_by_users([(one.users, one.steps) for one in self.users], self.others)
         title = "Steps to optimal against the number of devices, all agents"
         caption = "At 85 %. Dotted lines are the paper's. The band, first seed to last, ends where one never got there."
         return {PICTURE: Picture(drawn, drawn, title, caption, 640)}
