@@ -38,8 +38,10 @@ train: $(USER_STAMP)
 check: lint
 	$(PYTEST) -m "not process and not clock" $(ARGS)
 
+# What looks at a clock has the machine for itself. (5: none of them was asked for.)
 test: lint
-	$(PYTEST) $(ARGS)
+	$(BIN)/python -m pytest -m clock $(ARGS) || [ $$? -eq 5 ]
+	$(PYTEST) -m "not clock" $(ARGS) || [ $$? -eq 5 ]
 
 # .pre-commit-config.yaml runs each of these.
 lint: ruff format types contracts

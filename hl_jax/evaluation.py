@@ -8,6 +8,7 @@ does so at every later evaluation.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import chex
@@ -45,6 +46,7 @@ class Evaluation:
     feasible: chex.Array  # [E, H] bool
 
 
+@functools.partial(jax.jit, static_argnums=2)
 def start_states(key: chex.PRNGKey, params: EnvParams, count: int) -> EnvState:
     """States of idle nodes to evaluate in, one unless conditions change. Leading axis E; the key is consumed."""
     keys = jax.random.split(key, count)

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -14,9 +15,10 @@ from launch.host.errors import InputError, RunError
 from launch.host.runtime import use_compilation_cache
 from launch.inputs.flags import define_given_agent, refuse_other_settings, settings
 from launch.inputs.settings import RealSettings, Settings
-from launch.runs import unit
-from launch.runs.folder import RunFolder
-from launch.runs.summary import Summary
+
+if TYPE_CHECKING:  # they load JAX, which --help and a flag that is wrong don't wait for
+    from launch.runs.folder import RunFolder
+    from launch.runs.summary import Summary
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum(
@@ -50,6 +52,8 @@ def _settings() -> Settings:
             if FLAGS[name].present:
                 raise InputError(f"--{name}: expected with --env=testbed, found with --env=simulator")
         return chosen
+    from launch.runs.folder import RunFolder
+
     if FLAGS.init_from and not RunFolder(pathlib.Path(FLAGS.init_from)).begun:
         raise InputError(f"--init_from: expected the folder of a run, found no config.json in {FLAGS.init_from}")
     try:
@@ -75,6 +79,8 @@ def _refuse_others(stored_settings: Settings) -> None:
 
 
 def _new_folder(chosen: Settings) -> RunFolder:
+    from launch.runs.folder import RunFolder
+
     if FLAGS.run_dir:
         return RunFolder(pathlib.Path(FLAGS.run_dir))
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -96,6 +102,9 @@ def main() -> int:
     """Trains every seed, or resumes, and writes the run folder."""
     if FLAGS.resume and not FLAGS.run_dir:
         raise InputError("--resume: expected with --run_dir=FOLDER of the run, found without")
+    from launch.runs import unit
+    from launch.runs.folder import RunFolder
+
     folder = RunFolder(pathlib.Path(FLAGS.run_dir))
     # With settings --resume starts a run that isn't there yet: a script that may be ended at any time types one line.
     if FLAGS.resume and (FLAGS.scenario is None or folder.begun):

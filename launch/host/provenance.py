@@ -41,6 +41,15 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def instructions() -> str:
+    """What the processor can do: a program that was compiled for more doesn't run on one that can do less."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(("flags", "Features"))), "")
+
+
 @dataclasses.dataclass(frozen=True)
 class Machine:
     """What computed."""

@@ -11,12 +11,10 @@ import dataclasses
 import heapq
 import threading
 import time
-from collections.abc import Hashable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.stages import Compiled
 
 from hl_jax import evaluation, training
 from hl_jax.agents.world import Agent, AgentState, Run
@@ -25,22 +23,10 @@ from launch.host.progress import Progress
 from launch.host.records import as_data, from_data
 from launch.inputs.agents import make_agent
 from launch.inputs.settings import Settings
-from launch.runs import checkpoints, history
+from launch.runs import checkpoints, compiled, history
 from launch.runs.folder import RunFolder
 from launch.runs.history import Oracle, Row, judged
 from launch.runs.summary import Failure, failure
-
-_COMPILED: dict[Hashable, Compiled] = {}
-
-
-def _compiled(agent: Agent, arguments: tuple[object, ...]) -> Compiled:
-    """The compiled epoch for arguments of these shapes; the last one is kept."""
-    leaves, structure = jax.tree.flatten(arguments)
-    key = (agent, structure, tuple(jax.typeof(leaf) for leaf in leaves))
-    if key not in _COMPILED:
-        _COMPILED.clear()
-        _COMPILED[key] = training.programs(agent)[1].lower(*arguments).compile()
-    return _COMPILED[key]
 
 
 @dataclasses.dataclass
@@ -174,7 +160,7 @@ class Simulation:
         heapq.heapify(waiting)
         if waiting:
             # Once, not by every thread; and before the clock runs, because compiling is no learning.
-            self._epoch = _compiled(self.agent, (groups[0].run, self.agent.plan(1), self.params, self.starts))
+            self._epoch = compiled.epoch(self.agent, (groups[0].run, self.agent.plan(1), self.params, self.starts))
         lock = threading.Lock()
         total = self.agent.epochs * len(groups)
 

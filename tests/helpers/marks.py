@@ -1,6 +1,6 @@
 """Which tests start processes and which depend on the clock: said by markers, and found where it isn't said.
 
-`process` and `clock` (pyproject.toml) are what `make check` leaves out; all tests of `clock` run one after another.
+`process` and `clock` (pyproject.toml) are what `make check` leaves out; `make test` runs those of `clock` by themselves.
 """
 
 from __future__ import annotations
@@ -60,16 +60,9 @@ def unwatch() -> None:
     _patches.undo()
 
 
-@functools.cache
-def _give_way() -> None:
-    os.nice(5)
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
-    """What fixtures do counts, too. A worker at other tests gives way to one that is at those of the clock."""
-    if "PYTEST_XDIST_WORKER" in os.environ and not item.get_closest_marker("clock"):
-        _give_way()
+    """What fixtures do counts, too."""
     _seen.clear()
     yield
 

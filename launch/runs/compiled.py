@@ -1,0 +1,91 @@
+"""An agent's compiled epoch, kept on disk: a later run of the same program neither traces nor compiles it again.
+
+JAX's own cache keeps what the compiler made, but to find it there the program must be traced and lowered, which takes
+longer than loading it. Here it goes by what it is made from: the agent, the arguments' shapes, hl_jax's source,
+versions and machine. Agents of a user's own aren't kept, since nobody tells which source they depend on.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import pathlib
+import pickle
+from collections.abc import Hashable
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import serialize_executable
+from jax.stages import Compiled
+
+import hl_jax
+from hl_jax import training
+from hl_jax.agents.world import Agent
+from launch.host import provenance
+from launch.host.errors import InputError
+from launch.host.files import write_atomically
+
+_OWN = {"xla_embed_ir_in_executable": False}  # as it is anyway; but an option that is given makes it another program
+
+_LAST: dict[Hashable, Compiled] = {}
+
+
+def epoch(agent: Agent, arguments: tuple[object, ...]) -> Compiled:
+    """The compiled epoch of `training.programs` for arguments of these shapes; the last one stays in memory."""
+    leaves, structure = jax.tree.flatten(arguments)
+    key = (agent, structure, tuple(jax.typeof(leaf) for leaf in leaves))
+    if key not in _LAST:
+        _LAST.clear()
+        path = _path(agent, str(key[1:]))
+        _LAST[key] = (path and _load(path)) or _compile(agent, arguments, path)
+    return _LAST[key]
+
+
+@functools.cache
+def _source() -> str:
+    """A digest of hl_jax's source."""
+    files = sorted(pathlib.Path(hl_jax.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"\0".join(file.name.encode() + b"\0" + file.read_bytes() for file in files)).hexdigest()
+
+
+def _path(agent: Agent, shapes: str) -> pathlib.Path | None:
+    """Where the program is kept; None where it isn't: nobody asked for a cache, or the agent isn't one of ours."""
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    if not folder or not type(agent).__module__.startswith("hl_jax."):
+        return None
+    settings = [f"{name}={value}" for name, value in sorted(jax.config.values.items()) if "cache" not in name]
+    machine = (jax.devices()[0].device_kind, provenance.instructions(), provenance.versions(), provenance.machine())
+    made_from = repr((type(agent), agent, shapes, _source(), settings, os.environ.get("XLA_FLAGS"), machine))
+    return pathlib.Path(folder) / f"hl_jax-epoch-{hashlib.sha256(made_from.encode()).hexdigest()}-cache"
+
+
+def _load(path: pathlib.Path) -> Compiled | None:
+    """What is kept there, if that can still be used."""
+    try:
+        payload, inside, outside = pickle.loads(path.read_bytes())
+        return serialize_executable.deserialize_and_load(payload, inside, outside)
+    except Exception:  # noqa: BLE001 -- whatever is wrong with a file that is only there to save time
+        return None
+
+
+def _compile(agent: Agent, arguments: tuple[object, ...], path: pathlib.Path | None) -> Compiled:
+    """Compiles the program, and keeps it if it works when it is loaded again."""
+    lowered = training.programs(agent)[1].lower(*arguments)
+    if path is None:
+        return lowered.compile()
+    # What comes out of JAX's own cache can't be written again: this program must neither be found there nor get in.
+    before = jax.config.values["jax_persistent_cache_min_compile_time_secs"]
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
+    try:
+        compiled = lowered.compile(_OWN)
+    finally:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+    try:
+        content = serialize_executable.serialize(compiled)
+        again = serialize_executable.deserialize_and_load(*content)
+        jax.block_until_ready(again(*jax.tree.map(jnp.copy, arguments)))  # a copy: the program uses them up
+        write_atomically(path, pickle.dumps(content))
+    except (InputError, ValueError, TypeError, RuntimeError, pickle.PicklingError):
+        pass  # a disk that is full, or a device whose programs can't be written: it is compiled again the next time
+    return compiled
