@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -16,12 +17,24 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = ("hl_jax", "launch", "edge_cloud")
 ADAPTER = "launch/fleet/adapter.py"
 MOST_LINES = 400
+MOST_LOCALS = 25  # of a function in hl_jax
 MOST_AT_THE_TOP = 21  # files and folders of launch/
 
 
 def called_names(source: str) -> set[str]:
     """What a file calls, as it writes it."""
     return {ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)}
+
+
+def crowded(source: str, most: int = MOST_LOCALS) -> list[str]:
+    """Functions of a file, nested ones included, that have more local names than a reader can keep."""
+    found, waiting = [], [compile(source, "source", "exec")]
+    while waiting:
+        code = waiting.pop()
+        if len({*code.co_varnames, *code.co_cellvars}) > most:
+            found.append(code.co_name)
+        waiting += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
+    return found
 
 
 def violations(root: pathlib.Path) -> list[str]:
@@ -41,6 +54,8 @@ def violations(root: pathlib.Path) -> list[str]:
                 wrong.append(f"{place} opens a file")
             if package != "launch" and calls & {"__import__", "import_module", "importlib.import_module"}:
                 wrong.append(f"{place} imports by a text, which no contract sees")
+            if package == "hl_jax":
+                wrong += [f"{place} has over {MOST_LOCALS} locals in {name}" for name in crowded(source)]
             if len(source.splitlines()) > MOST_LINES:
                 wrong.append(f"{place} has {len(source.splitlines())} lines")
     return wrong
@@ -75,6 +90,12 @@ BY_TEXT = "imports by a text, which no contract sees"
 BOTH = f"imports both hl_jax and edge_cloud, which only {ADAPTER} may"
 
 
+def _many(names: int) -> str:
+    """A function inside another, with so many local names."""
+    body = "".join(f"        x{index} = {index}\n" for index in range(names))
+    return f"def outer():\n    def inner():\n{body}    return inner\n"
+
+
 @pytest.mark.parametrize(
     ("file", "source", "expected"),
     [
@@ -92,6 +113,8 @@ BOTH = f"imports both hl_jax and edge_cloud, which only {ADAPTER} may"
         ("hl_jax/planted.py", "import importlib\nimportlib.import_module('os')", [f"hl_jax/planted.py {BY_TEXT}"]),
         ("hl_jax/planted.py", "x = 1\n" * 401, ["hl_jax/planted.py has 401 lines"]),
         ("hl_jax/planted.py", "x = 1\n" * 400, []),
+        ("hl_jax/planted.py", _many(26), ["hl_jax/planted.py has over 25 locals in inner"]),
+        ("hl_jax/planted.py", _many(25), []),
         (ADAPTER, "import hl_jax.simulator\nimport edge_cloud.node", []),
         ("launch/planted.py", "import os\nfrom launch import host\nimport hl_jax.scenario", []),
     ],
@@ -107,6 +130,11 @@ PLANTED = {
     "hl_jax/planted.py": ("import os.path", "hl_jax.planted -> os"),
     "hl_jax/agents/planted.py": ("def f():\n    from absl import flags", "hl_jax.agents.planted -> absl"),
     "hl_jax/replay/planted.py": ("import launch.host.errors", "hl_jax.replay.planted -> launch.host.errors"),
+    "hl_jax/agents/factored/planted.py": (
+        "import hl_jax.agents.hybrid.learner",
+        "hl_jax.agents.factored.planted -> hl_jax.agents.hybrid.learner",
+    ),
+    "hl_jax/optimum/planted.py": ("import hl_jax.search.costs", "hl_jax.optimum.planted -> hl_jax.search.costs"),
     "edge_cloud/planted.py": ("import jax.numpy as jnp", "edge_cloud.planted -> jax"),
     "launch/host/planted.py": ("import hl_jax.scenario", "launch.host.planted -> hl_jax.scenario"),
     "launch/runs/planted.py": ("import launch.train", "launch.runs.planted -> launch.train"),

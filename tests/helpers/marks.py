@@ -1,6 +1,6 @@
 """Which tests start processes and which depend on the clock: said by markers, and found where it isn't said.
 
-`process` and `clock` (pyproject.toml) are what `make check` leaves out; `make test` runs those of `clock` by themselves.
+`process` and `clock` (pyproject.toml) are what `make check` leaves out; `make test` runs the latter by themselves.
 """
 
 from __future__ import annotations
