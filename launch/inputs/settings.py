@@ -75,7 +75,7 @@ def read_settings(path: pathlib.Path) -> Settings:
             lanes=values["lanes"],
             real=RealSettings(**values["real"]) if "real" in values else None,
         )
-    except ValueError as error:
+    except (ValueError, InputError) as error:
         raise InputError(f"config.json: expected a run's settings, found {error} in {path}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"config.json: expected a run's settings, found {error!r} in {path}") from error

@@ -170,7 +170,7 @@ def test_refuses_to_resume_from_a_damaged_config(refused, unfinished):
     for text, expected in (
         (whole[: len(whole) // 2], r"config.json: expected a run's settings, found .* in "),
         ("[]", r"config.json: expected a run's settings"),
-        (json.dumps({**values, "agent": "ppo"}), r"config.json: expected a run's settings, found KeyError\('ppo'\)"),
+        (json.dumps({**values, "agent": "ppo"}), r"config.json: expected a run's settings, found .* found 'ppo' in "),
         (json.dumps({**values, "config": {"width": 0}}), r"config.json: expected .* --width: expected a value in"),
         (json.dumps({**values, "config": {"depth": 2}}), r"config.json: expected a run's settings"),
     ):
