@@ -21,9 +21,9 @@ class FactoredConfig:
         high=1.0,
     )
     looking_again: float = option(
-        0.002,
+        0.003,
         "part of the response time that exploring may cost on average once the first steps have taught: "
-        "an unused edge is looked at every 300 steps or so",
+        "an unused edge is looked at every 200 steps or so",
         low=0.0,
         high=1.0,
     )
