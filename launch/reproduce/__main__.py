@@ -27,8 +27,8 @@ FLAGS = flags.FLAGS
 _QUICK = flags.DEFINE_bool("quick", False, "A small subset, two to three minutes on two cores; the report says so.")
 _TABLES = flags.DEFINE_list(
     "tables",
-    list(plan.tables()),
-    f"What to reproduce: {', '.join(f'{name} ({SECTIONS[name].about})' for name in plan.tables())}.",
+    None,
+    f"What to reproduce, all unless said: {', '.join(f'{name} ({SECTIONS[name].about})' for name in plan.tables())}.",
 )
 _AGENTS = flags.DEFINE_list("agents", list(plan.AGENTS), "The agents to run; what needs others is left out.")
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Make the report from what is finished, and run nothing.")
@@ -94,7 +94,7 @@ def reproduce(
 def main() -> int:
     """Runs the plan that the flags ask for."""
     _refuse_other_flags()
-    tables = _chosen("tables", _TABLES.value, plan.tables())
+    tables = _chosen("tables", plan.tables() if _TABLES.value is None else _TABLES.value, plan.tables())
     chosen = _chosen("agents", _AGENTS.value, plan.AGENTS)
     units = plan.units(tables, chosen, FLAGS.seeds if FLAGS["seeds"].present else 0, _QUICK.value)
     out = pathlib.Path(FLAGS.run_dir or "runs/reproduction")

@@ -253,7 +253,7 @@ def test_command_refuses_bad_input_in_one_line(refused, tmp_path):
         ),
         (
             [f"--out={tmp_path / 'none' / 'out.json'}"],
-            ": expected a file that can be written, found No such",
+            "error: out.json: expected a file that can be written, found No such",
         ),
     ):
         assert refused(*arguments, name="calibrate", cwd=ROOT).startswith(message)

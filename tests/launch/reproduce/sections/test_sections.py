@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 from hl_jax import evaluation
+from hl_jax.statistics import Spread
 from launch.beyond import bars
+from launch.beyond.lines import StepsLine, UsersLine
+from launch.host import provenance
 from launch.host.files import write_json
+from launch.host.records import as_data
 from launch.reproduce import plan, report
 from launch.reproduce.sections import SECTIONS, factored, table5
 from launch.runs.summary import Failure
@@ -177,13 +181,16 @@ def test_what_factored_shows_is_read_from_its_records(tmp_path, monkeypatch):
     nothing = {"rows": [], "users": [], "commits": [], "others": {}}
     assert fake.numbers([fake.MIN], out)["beyond"] == nothing
 
-    def line(users, steps):
+    def line(kind, steps, **more):
         reached = [step for step in steps if step is not None]
-        counts = {"median": float(np.median(reached)), "succeeded": len(reached), "seeds": len(steps)}
-        return {"users": users, "steps": steps, "steps_to_optimal": counts, "worst": max(reached)}
+        spread = Spread(len(steps), len(reached), float(np.median(reached)), (None, None), None, (None, None))
+        worst = max(reached)
+        return kind(case="", steps_to_optimal=spread, worst=worst, steps=tuple(steps), false_alarms=0, **more)
 
-    for name, lines in (("users", [line(1, [2, 3, 4]), line(50, [1, None, 5])]), ("noise10", [line(5, [14, 15, 16])])):
-        (records / f"{name}.json").write_text(json.dumps({"lines": lines, "commit": "abc"}), encoding="utf-8")
+    users = [line(UsersLine, [2, 3, 4], users=1), line(UsersLine, [1, None, 5], users=50)]
+    for name, lines in (("users", users), ("noise10", [line(StepsLine, [14, 15, 16])])):
+        made_by = (name, "python -m launch.beyond", "abc", {}, provenance.machine(), 1.0, 1.0, True)
+        write_json(records / f"{name}.json", as_data(bars.Measured(*made_by, lines)))
     write_json(records / "report.json", bars.told(bars.read(records)))  # as `launch.beyond` does
     made = fake.build([fake.MIN], out)
     assert {row.title: row.met for row in made.sections["factored"].rows} == {
