@@ -7,6 +7,7 @@ versions and machine. Agents of a user's own aren't kept, since nobody tells whi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -37,7 +38,7 @@ def epoch(agent: Agent, arguments: tuple[object, ...]) -> Compiled:
     key = (agent, structure, tuple(jax.typeof(leaf) for leaf in leaves))
     if key not in _LAST:
         _LAST.clear()
-        path = _path(agent, str(key[1:]))
+        path = _path("epoch", (type(agent), agent, str(key[1:]), _source())) if _is_kept(agent) else None
         _LAST[key] = (path and _load(path)) or _compile(agent, arguments, path)
     return _LAST[key]
 
@@ -49,15 +50,18 @@ def _source() -> str:
     return hashlib.sha256(b"\0".join(file.name.encode() + b"\0" + file.read_bytes() for file in files)).hexdigest()
 
 
-def _path(agent: Agent, shapes: str) -> pathlib.Path | None:
-    """Where the program is kept; None where it isn't: nobody asked for a cache, or the agent isn't one of ours."""
-    folder = jax.config.values["jax_compilation_cache_dir"]
-    if not folder or not type(agent).__module__.startswith("hl_jax."):
-        return None
+def _path(kind: str, made_from: object) -> pathlib.Path:
+    """Where something of a kind is kept that is made from this, by these versions, settings and this machine."""
     settings = [f"{name}={value}" for name, value in sorted(jax.config.values.items()) if "cache" not in name]
     machine = (jax.devices()[0].device_kind, provenance.instructions(), provenance.versions(), provenance.machine())
-    made_from = repr((type(agent), agent, shapes, _source(), settings, os.environ.get("XLA_FLAGS"), machine))
-    return pathlib.Path(folder) / f"hl_jax-epoch-{hashlib.sha256(made_from.encode()).hexdigest()}-cache"
+    whole = repr((made_from, settings, os.environ.get("XLA_FLAGS"), machine))
+    folder = pathlib.Path(jax.config.values["jax_compilation_cache_dir"])
+    return folder / f"hl_jax-{kind}-{hashlib.sha256(whole.encode()).hexdigest()}-cache"
+
+
+def _is_kept(agent: Agent) -> bool:
+    """Whether somebody asked for a cache, and the agent is one of ours."""
+    return bool(jax.config.values["jax_compilation_cache_dir"]) and type(agent).__module__.startswith("hl_jax.")
 
 
 def _load(path: pathlib.Path) -> Compiled | None:
@@ -74,6 +78,11 @@ def _compile(agent: Agent, arguments: tuple[object, ...], path: pathlib.Path | N
     lowered = training.programs(agent)[1].lower(*arguments)
     if path is None:
         return lowered.compile()
+    # Source that changes seldom changes the program.
+    program = _path("program", lowered.as_text())
+    if found := _load(program):
+        _link(program, path)
+        return found
     # What comes out of JAX's own cache can't be written again: this program must neither be found there nor get in.
     before = jax.config.values["jax_persistent_cache_min_compile_time_secs"]
     jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
@@ -85,7 +94,15 @@ def _compile(agent: Agent, arguments: tuple[object, ...], path: pathlib.Path | N
         content = serialize_executable.serialize(compiled)
         again = serialize_executable.deserialize_and_load(*content)
         jax.block_until_ready(again(*jax.tree.map(jnp.copy, arguments)))  # a copy: the program uses them up
-        write_atomically(path, pickle.dumps(content))
+        write_atomically(program, pickle.dumps(content))
+        _link(program, path)
     except (InputError, ValueError, TypeError, RuntimeError, pickle.PicklingError):
         pass  # a disk that is full, or a device whose programs can't be written: it is compiled again the next time
     return compiled
+
+
+def _link(program: pathlib.Path, path: pathlib.Path) -> None:
+    """Lets what is kept at `program` be found at `path`, too; where that can't be, it is traced again the next time."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+        path.hardlink_to(program)

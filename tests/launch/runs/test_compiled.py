@@ -57,12 +57,16 @@ def test_another_agent_other_source_and_a_damaged_file_are_compiled(folder, monk
     (path,) = kept(folder)
     compiled.epoch(*arguments(QLearningConfig(epochs=2, epoch_steps=5, gamma=0.5)))
     assert len(kept(folder)) == 2
+    # Other source that makes the same program is told by its text, and nothing is compiled.
     monkeypatch.setattr(compiled, "_source", lambda: "changed")
+    monkeypatch.setattr(compiled, "_OWN", {"no such option": True})
     compiled._LAST.clear()
     compiled.epoch(agent, given)
     assert len(kept(folder)) == 3
+    assert len(list(folder.glob("hl_jax-program-*"))) == 2
     monkeypatch.undo()
-    path.write_bytes(b"cut off")
+    for damaged in folder.glob("hl_jax-*"):
+        damaged.write_bytes(b"cut off")
     compiled._LAST.clear()
     compiled.epoch(agent, given)
     assert path.stat().st_size > 1000  # and kept again
