@@ -244,7 +244,7 @@ def _from_testbed(out: pathlib.Path) -> None:
             "source": f"the fleet {inventory.name}, measured {datetime.date.today().isoformat()}",
             "command": f"python -m launch.calibrate --source=testbed --inventory={_INVENTORY.value}",
             "units": "ms; *_factor and *_cores have none",
-            "method": "hl_jax/twin.py",
+            "method": "hl_jax/fitting/twin.py",
             "emulation": dataclasses.asdict(inventory.emulation) if inventory.emulation else None,
         },
         **times,

@@ -41,13 +41,13 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def instructions() -> str:
-    """What the processor can do: a program that was compiled for more doesn't run on one that can do less."""
+def instructions() -> str | None:
+    """What the processor can do, None where the system doesn't tell: a program compiled for more doesn't run on it."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(("flags", "Features"))), "")
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(("flags", "Features"))), None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,8 +46,9 @@ def epoch(agent: Agent, arguments: tuple[object, ...]) -> Compiled:
 @functools.cache
 def _source() -> str:
     """A digest of hl_jax's source."""
-    files = sorted(pathlib.Path(hl_jax.__file__).parent.rglob("*.py"))
-    return hashlib.sha256(b"\0".join(file.name.encode() + b"\0" + file.read_bytes() for file in files)).hexdigest()
+    root = pathlib.Path(hl_jax.__file__).parent
+    files = {str(file.relative_to(root)): file.read_bytes() for file in sorted(root.rglob("*.py"))}
+    return hashlib.sha256(repr(files).encode()).hexdigest()
 
 
 def _path(kind: str, made_from: object) -> pathlib.Path:
@@ -60,14 +61,18 @@ def _path(kind: str, made_from: object) -> pathlib.Path:
 
 
 def _is_kept(agent: Agent) -> bool:
-    """Whether somebody asked for a cache, and the agent is one of ours."""
-    return bool(jax.config.values["jax_compilation_cache_dir"]) and type(agent).__module__.startswith("hl_jax.")
+    """Whether somebody asked for a cache, the agent is one of ours, and it is known what this machine can run."""
+    asked = bool(jax.config.values["jax_compilation_cache_dir"])
+    return asked and type(agent).__module__.startswith("hl_jax.") and provenance.instructions() is not None
 
 
 def _load(path: pathlib.Path) -> Compiled | None:
     """What is kept there, if that can still be used."""
     try:
-        payload, inside, outside = pickle.loads(path.read_bytes())
+        digest, _, content = path.read_bytes().partition(b"\n")
+        if hashlib.sha256(content).hexdigest().encode() != digest:
+            return None  # damaged: a program that still ran might compute anything
+        payload, inside, outside = pickle.loads(content)
         return serialize_executable.deserialize_and_load(payload, inside, outside)
     except Exception:  # noqa: BLE001 -- whatever is wrong with a file that is only there to save time
         return None
@@ -91,10 +96,11 @@ def _compile(agent: Agent, arguments: tuple[object, ...], path: pathlib.Path | N
     finally:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
     try:
-        content = serialize_executable.serialize(compiled)
-        again = serialize_executable.deserialize_and_load(*content)
+        parts = serialize_executable.serialize(compiled)
+        again = serialize_executable.deserialize_and_load(*parts)
         jax.block_until_ready(again(*jax.tree.map(jnp.copy, arguments)))  # a copy: the program uses them up
-        write_atomically(program, pickle.dumps(content))
+        content = pickle.dumps(parts)
+        write_atomically(program, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
         _link(program, path)
     except (InputError, ValueError, TypeError, RuntimeError, pickle.PicklingError):
         pass  # a disk that is full, or a device whose programs can't be written: it is compiled again the next time

@@ -65,8 +65,10 @@ def test_another_agent_other_source_and_a_damaged_file_are_compiled(folder, monk
     assert len(kept(folder)) == 3
     assert len(list(folder.glob("hl_jax-program-*"))) == 2
     monkeypatch.undo()
+    whole = path.read_bytes()
     for damaged in folder.glob("hl_jax-*"):
-        damaged.write_bytes(b"cut off")
+        damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # one bit
+    assert compiled._load(path) is None
     compiled._LAST.clear()
     compiled.epoch(agent, given)
     assert path.stat().st_size > 1000  # and kept again
