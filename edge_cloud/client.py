@@ -10,16 +10,17 @@ import contextlib
 import dataclasses
 import itertools
 import pathlib
+import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
 import numpy as np
 
 from edge_cloud import messages_pb2 as pb
-from edge_cloud.inventory import Inventory
-from edge_cloud.node import OPERATOR
+from edge_cloud.hold import Hold, Occupied, occupied
+from edge_cloud.inventory import LINK_CONTROL, OPERATOR, Inventory
 from edge_cloud.rpc import CallError, Identity, Peer
 
 ORDER_TIMEOUT_S = 2.0
@@ -54,24 +55,41 @@ class Fleet:
         identity = Identity.read(pathlib.Path(inventory.certificates), OPERATOR)
         self._peers = {node.name: Peer(node.name, node.address, identity) for node in inventory.nodes}
         if inventory.emulation and inventory.emulation.control:
-            self._peers["links"] = Peer("links", inventory.emulation.control, identity)
-        # Steps of an earlier operator must not be mistaken for ours: numbers start at the time.
-        self._steps: Iterator[int] = itertools.count(time.time_ns() // 1000)
+            self._peers[LINK_CONTROL] = Peer(LINK_CONTROL, inventory.emulation.control, identity)
+        # Steps of an earlier operator must not be mistaken for ours: numbers start anywhere.
+        self._steps: Iterator[int] = itertools.count(secrets.randbits(62))
+        self._hold = Hold(self._peers[inventory.cloud.name])
+
+    def drive(self) -> None:
+        """Takes the fleet, and holds it until it is closed; the first step does so by itself.
+
+        Raises:
+          Occupied: if another operator drives it: who, is in the message.
+          CallError: if the cloud doesn't answer.
+        """
+        self._hold.wait(self._timeout_s)
 
     def step(
         self, choices: Sequence[int], deadline_s: float, images: Sequence[np.ndarray] | None = None
     ) -> list[Outcome]:
         """One joint decision [N], carried out on each device's own image or on given ones ([224, 224, 3] uint8).
 
-        Returns within `deadline_s`, with an outcome per device.
+        Returns within `deadline_s`, with an outcome per device. The first step takes the fleet (`drive`).
+
+        Raises:
+          Occupied: if another operator drives the fleet.
         """
         ends = time.monotonic() + deadline_s
+        if not self._hold.kept:
+            self._taken(lambda: self._hold.take(min(PLAN_S, deadline_s / 4.0)))
         devices, step = self.inventory.devices, next(self._steps)
-        plan = pb.Plan(step=step, choices=choices)
-        planning = self._peers[self.inventory.cloud.name].start("SetPlan", plan, deadline_s)
-        with contextlib.suppress(grpc.RpcError, grpc.FutureTimeoutError):
-            # First, so that it takes no time from the requests. If the cloud is lost, they will find out.
-            planning.result(min(PLAN_S, deadline_s / 4.0))
+        plan = pb.Plan(step=step, choices=choices, session=self._hold.session)
+        cloud = self._peers[self.inventory.cloud.name]
+        planning = cloud.start("SetPlan", plan, deadline_s)
+        with contextlib.suppress(grpc.FutureTimeoutError):
+            # First, so that it takes no time from the requests.
+            planning.exception(min(PLAN_S, deadline_s / 4.0))
+            self._taken(lambda: cloud.answer("SetPlan", planning))
         contents = [image.tobytes() for image in images] if images is not None else [b""] * len(devices)
         calls = [
             self._peers[device.name].start("Infer", pb.InferRequest(step=step, image=content), ends - time.monotonic())
@@ -82,6 +100,14 @@ class Fleet:
             outcomes.append(self._outcome(device.name, step, choice, call, 1000.0 * deadline_s))
         planning.cancel()  # it has long been answered, unless the cloud is lost
         return outcomes
+
+    def _taken(self, order: Callable[[], object]) -> None:
+        try:
+            order()
+        except CallError as error:
+            # If the cloud is lost, the requests will find out.
+            if isinstance(error := occupied(error), Occupied):
+                raise error from None
 
     def _outcome(self, device: str, step: int, choice: int, call: Any, deadline_ms: float) -> Outcome:
         try:
@@ -128,7 +154,7 @@ class Fleet:
         Raises:
           CallError: if the links' process doesn't take the order.
         """
-        self._order("links", "SetLink", pb.LinkSetting(link=node, up_ms=up_ms, down_ms=down_ms, cut=cut))
+        self._order(LINK_CONTROL, "SetLink", pb.LinkSetting(link=node, up_ms=up_ms, down_ms=down_ms, cut=cut))
 
     def serving(self, timeout_s: float = 1.0) -> Mapping[str, bool]:
         """Whether each node says that it serves."""
@@ -163,7 +189,8 @@ class Fleet:
         return self._peers[node].call(method, request, timeout_s or self._timeout_s)
 
     def close(self) -> None:
-        """Closes all connections."""
+        """Lets the fleet go, and closes all connections."""
+        self._hold.close()
         for peer in self._peers.values():
             peer.close()
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from edge_cloud import messages_pb2 as pb
+from edge_cloud.edge import Tell
 from edge_cloud.rpc import Call, CallError, Peer, Refused
 from edge_cloud.service import check_reply, classify
 from edge_cloud.slots import Slots
@@ -28,7 +29,7 @@ class DeviceApplication:
       edge: the edge node.
       camera: gives the image of a request that brings none, 224 x 224 x 3 bytes.
       status: reads the device's monitor.
-      hear: told of each acknowledgement of the edge, which shows the delay of the edge's messages.
+      tell: tells the edge something, and takes in what its answer shows of the link.
     """
 
     def __init__(
@@ -39,10 +40,10 @@ class DeviceApplication:
         edge: Peer,
         camera: Callable[[], bytes],
         status: Callable[[], pb.Status],
-        hear: Callable[[pb.Ack], None],
+        tell: Tell,
     ) -> None:
         self._name, self._models, self._slots, self._edge = name, models, slots, edge
-        self._camera, self._status, self._hear = camera, status, hear
+        self._camera, self._status, self._tell = camera, status, tell
 
     def infer(self, request: pb.InferRequest, call: Call) -> pb.InferReply:
         """One request; a lost one is answered too, with an outcome that says why."""
@@ -69,7 +70,7 @@ class DeviceApplication:
         reply.report.CopyFrom(report)
         report.statuses.append(self._status())
         with contextlib.suppress(CallError):  # the caller has the report; the cloud keeps the device's last one
-            self._hear(self._edge.call("Tell", report, min(max(call.remaining_s, 0.1), REPORT_TIMEOUT_S)))
+            self._tell("Tell", report, min(max(call.remaining_s, 0.1), REPORT_TIMEOUT_S))
         return reply
 
     def _execute(self, request: pb.InferRequest, choice: int, call: Call) -> pb.ClassifyReply:

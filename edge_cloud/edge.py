@@ -18,6 +18,8 @@ from edge_cloud.slots import Slots
 
 STEPS_KEPT = 16  # whose decisions are remembered
 
+Tell = Callable[[str, Message, float], Any]  # method, message, seconds to wait for the answer
+
 
 class DelayBook:
     """Delays of the nodes below, by what they send."""
@@ -30,7 +32,7 @@ class DelayBook:
         """Fills in a status's delay, if it comes from its own node and not passed on by another."""
         if status.node == sender:
             with self._lock:
-                status.delay_ms = self._delays[sender].add(status.sent_at_ms)
+                status.delay_ms = self._delays[sender].add(status.sent_at_ms, status.round_trip_ms)
 
 
 class _Asked:
@@ -106,7 +108,7 @@ class EdgeRouter:
       slots: where it computes.
       cloud: the cloud node.
       status: reads the edge's monitor.
-      hear: told of each acknowledgement of the cloud.
+      tell: tells the cloud something, and takes in what its answer shows of the link.
     """
 
     def __init__(
@@ -116,16 +118,15 @@ class EdgeRouter:
         slots: Slots,
         cloud: Peer,
         status: Callable[[], pb.Status],
-        hear: Callable[[pb.Ack], None],
+        tell: Tell,
     ) -> None:
         self._name, self._slots, self._cloud = name, slots, cloud
-        self._status, self._hear = status, hear
+        self._status, self._tell = status, tell
         self._delays = DelayBook()
         self._decisions = Decisions(lambda request, call: self._pass("Decide", request, call), devices)
 
     def decide(self, request: pb.DecideRequest, call: Call) -> Message:
         """Steps 2 to 4: passes a step's first request on, and every device's part of the decision back."""
-        _check_sender(request.device, call)
         return self._decisions.of(request, call)
 
     def classify(self, request: pb.ClassifyRequest, call: Call) -> Message:
@@ -137,30 +138,22 @@ class EdgeRouter:
 
     def tell(self, report: pb.Report, call: Call) -> Message:
         """Step 5: passes a report on, with the edge's own state."""
-        _check_sender(report.device, call)
         for status in report.statuses:
             self._delays.stamp(status, call.caller)
         report.statuses.append(self._status())
-        self._hear(self._pass("Tell", report, call))
-        return acknowledged()
+        self._pass("Tell", report, call, self._tell)
+        return acknowledged(call)
 
     def broadcast(self, statuses: pb.StatusList, call: Call) -> Message:
         """Passes a device's state on to the cloud."""
         for status in statuses.statuses:
             self._delays.stamp(status, call.caller)
-        self._hear(self._pass("Broadcast", statuses, call))
-        return acknowledged()
+        self._pass("Broadcast", statuses, call, self._tell)
+        return acknowledged(call)
 
-    def _pass(self, method: str, request: Any, call: Call) -> Any:
+    def _pass(self, method: str, request: Message, call: Call, send: Tell | None = None) -> Any:
         try:
-            return self._cloud.call(method, request, call.remaining_s)
+            return (send or self._cloud.call)(method, request, call.remaining_s)
         except CallError as error:
             code = getattr(grpc.StatusCode, error.code, grpc.StatusCode.UNAVAILABLE)
             raise Refused(code, str(error)) from error
-
-
-def _check_sender(device: str, call: Call) -> None:
-    """A device speaks for itself only."""
-    if device != call.caller:
-        expected = f"the caller's own name, {call.caller!r}"
-        raise Refused(grpc.StatusCode.PERMISSION_DENIED, f"device: expected {expected}, found {device[:40]!r}")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
+import secrets
 import tomllib
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +20,9 @@ from edge_cloud.slots import PACINGS, Pacing
 
 KINDS = ("device", "edge", "cloud")
 LINKS = ("regular", "weak")
-RESERVED = ("links", "operator")  # the link emulation, and whoever drives the fleet: they have certificates too
+LINK_CONTROL = "links"  # the process that emulates the links
+OPERATOR = "operator"  # whoever drives the fleet
+RESERVED = (LINK_CONTROL, OPERATOR)  # they have certificates too
 
 
 class InventoryError(ValueError):
@@ -267,6 +271,6 @@ def load(path: str | pathlib.Path) -> Inventory:
 
 def save(inventory: Inventory, path: pathlib.Path) -> None:
     """Writes an inventory as JSON, whole or not at all."""
-    partial = path.with_name(path.name + ".part")
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     partial.write_text(json.dumps(as_data(inventory), indent=2) + "\n", encoding="utf-8")
     partial.replace(path)

@@ -57,7 +57,7 @@ class Decision(_message.Message):
     def __init__(self, step: _Optional[int] = ..., choice: _Optional[int] = ..., joint: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("node", "sequence", "sent_at_ms", "cpu", "memory", "delay_ms", "upper_delay_ms")
+    __slots__ = ("node", "sequence", "sent_at_ms", "cpu", "memory", "delay_ms", "upper_delay_ms", "started", "round_trip_ms")
     NODE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SENT_AT_MS_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +65,8 @@ class Status(_message.Message):
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     DELAY_MS_FIELD_NUMBER: _ClassVar[int]
     UPPER_DELAY_MS_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_MS_FIELD_NUMBER: _ClassVar[int]
     node: str
     sequence: int
     sent_at_ms: float
@@ -72,7 +74,9 @@ class Status(_message.Message):
     memory: float
     delay_ms: float
     upper_delay_ms: float
-    def __init__(self, node: _Optional[str] = ..., sequence: _Optional[int] = ..., sent_at_ms: _Optional[float] = ..., cpu: _Optional[float] = ..., memory: _Optional[float] = ..., delay_ms: _Optional[float] = ..., upper_delay_ms: _Optional[float] = ...) -> None: ...
+    started: int
+    round_trip_ms: float
+    def __init__(self, node: _Optional[str] = ..., sequence: _Optional[int] = ..., sent_at_ms: _Optional[float] = ..., cpu: _Optional[float] = ..., memory: _Optional[float] = ..., delay_ms: _Optional[float] = ..., upper_delay_ms: _Optional[float] = ..., started: _Optional[int] = ..., round_trip_ms: _Optional[float] = ...) -> None: ...
 
 class StatusList(_message.Message):
     __slots__ = ("statuses",)
@@ -81,10 +85,12 @@ class StatusList(_message.Message):
     def __init__(self, statuses: _Optional[_Iterable[_Union[Status, _Mapping]]] = ...) -> None: ...
 
 class Ack(_message.Message):
-    __slots__ = ("sent_at_ms",)
+    __slots__ = ("sent_at_ms", "held_ms")
     SENT_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    HELD_MS_FIELD_NUMBER: _ClassVar[int]
     sent_at_ms: float
-    def __init__(self, sent_at_ms: _Optional[float] = ...) -> None: ...
+    held_ms: float
+    def __init__(self, sent_at_ms: _Optional[float] = ..., held_ms: _Optional[float] = ...) -> None: ...
 
 class Report(_message.Message):
     __slots__ = ("step", "device", "choice", "outcome", "response_ms", "decide_ms", "queue_ms", "compute_ms", "statuses")
@@ -125,12 +131,24 @@ class InferReply(_message.Message):
     def __init__(self, report: _Optional[_Union[Report, _Mapping]] = ..., classes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("step", "choices")
+    __slots__ = ("step", "choices", "session")
     STEP_FIELD_NUMBER: _ClassVar[int]
     CHOICES_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     step: int
     choices: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, step: _Optional[int] = ..., choices: _Optional[_Iterable[int]] = ...) -> None: ...
+    session: int
+    def __init__(self, step: _Optional[int] = ..., choices: _Optional[_Iterable[int]] = ..., session: _Optional[int] = ...) -> None: ...
+
+class Operator(_message.Message):
+    __slots__ = ("session", "name", "hold_ms")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HOLD_MS_FIELD_NUMBER: _ClassVar[int]
+    session: int
+    name: str
+    hold_ms: float
+    def __init__(self, session: _Optional[int] = ..., name: _Optional[str] = ..., hold_ms: _Optional[float] = ...) -> None: ...
 
 class StateRequest(_message.Message):
     __slots__ = ()

@@ -19,6 +19,7 @@ BUSY_CPU = 0.5  # of an end device; the paper gives no thresholds: assumed, as i
 BUSY_MEMORY = 0.8
 WEAK_DELAY_MS = 10.0  # half of what the paper adds to a weak link's messages
 SAMPLES_PER_WINDOW = 20
+CLOCK_SLACK_MS = 2.0  # by which clocks that count as common may differ
 
 
 def cpu_level(utilization: float) -> int:
@@ -44,7 +45,9 @@ def is_weak(delay_ms: float) -> int:
 def machine_busy_seconds() -> float:
     """Core-seconds for which this machine's CPUs were busy since it started."""
     times = psutil.cpu_times()
-    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
+    # A guest's time is in `user` already, a niced guest's in `nice`.
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    return float(sum(times) - idle - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0))
 
 
 def machine_cores() -> int:
@@ -95,15 +98,44 @@ class Utilization:
         return min(max((busy - start_busy) / max(now - edge, 1e-6) / self._cores, 0.0), 1.0)
 
 
+class Upper:
+    """What a node sees of its upper neighbour, by the answers to what it tells it."""
+
+    def __init__(self) -> None:
+        self._delay = Delay()
+        self.round_trip_ms = 0.0  # of the last message and its answer, 0: none yet
+
+    def answered(self, sent_at_ms: float, waited_ms: float, held_ms: float) -> None:
+        """Takes an answer in: when it was sent (Unix time), how long it was waited for, how long it was held there."""
+        self.round_trip_ms = max(waited_ms - held_ms, 1e-3)
+        self._delay.add(sent_at_ms, self.round_trip_ms)
+
+    @property
+    def delay_ms(self) -> float:
+        """Delay of its messages."""
+        return self._delay.value
+
+
 class Delay:
-    """Delay of a neighbour's messages, ms: the least of the last few, since computing can only add to it."""
+    """Delay of a neighbour's messages, ms: the least of the last few, since computing can only add to it.
+
+    Which of two directions is slow only a common clock can tell. That both together take no longer than the round trip
+    needs none, and shows clocks that don't agree: each direction then counts as half of it.
+    """
 
     def __init__(self, kept: int = 3) -> None:
         self._kept: collections.deque[float] = collections.deque(maxlen=kept)
 
-    def add(self, sent_at_ms: float) -> float:
-        """Takes a message in that was sent at this Unix time (ms), and gives the delay."""
-        self._kept.append(max(1000.0 * time.time() - sent_at_ms, 0.0))
+    @staticmethod
+    def of(told_ms: float, round_trip_ms: float) -> float:
+        """The delay, when the clocks tell one and the round trip (0: unknown) bounds it."""
+        if round_trip_ms > 0.0 and not -CLOCK_SLACK_MS <= told_ms <= round_trip_ms + CLOCK_SLACK_MS:
+            return round_trip_ms / 2.0
+        return max(told_ms, 0.0)
+
+    def add(self, sent_at_ms: float, round_trip_ms: float = 0.0) -> float:
+        """Takes in when a message was sent (Unix time, ms), and the last round trip (0: unknown); gives the delay."""
+        self._kept.append(self.of(1000.0 * time.time() - sent_at_ms, round_trip_ms))
         return self.value
 
     @property

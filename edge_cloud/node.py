@@ -9,6 +9,7 @@ import contextlib
 import functools
 import itertools
 import pathlib
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -16,13 +17,15 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import Message
 
 from edge_cloud import messages_pb2 as pb
 from edge_cloud import monitor
+from edge_cloud.access import Access
 from edge_cloud.background import Background
 from edge_cloud.device import DeviceApplication
 from edge_cloud.edge import EdgeRouter
-from edge_cloud.inventory import Inventory, NodeSpec, split_address
+from edge_cloud.inventory import LINK_CONTROL, Inventory, NodeSpec, split_address
 from edge_cloud.orchestrator import FleetTable, Orchestrator, Policy
 from edge_cloud.relay import Relay, RelayHost
 from edge_cloud.rpc import Call, CallError, Faults, Handler, Identity, Peer, Refused, Server
@@ -30,7 +33,6 @@ from edge_cloud.runtime import IMAGE_BYTES, Model, load_pool, measure_cpu_ms
 from edge_cloud.service import acknowledged
 from edge_cloud.slots import Pacing, Slots
 
-OPERATOR = "operator"
 # Threads that serve calls beyond one per slot and waiting request: decisions, reports and orders must get through.
 SPARE_WORKERS = 24
 
@@ -65,7 +67,8 @@ class Node:
         self.spec = inventory.node(name)
         self._inventory = inventory
         self._sequence = itertools.count(1)
-        self._upper_delay = monitor.Delay()
+        self._started = secrets.randbits(64)
+        self._upper = monitor.Upper()
         self._stop = threading.Event()
         self._closing = contextlib.ExitStack()
         try:
@@ -103,7 +106,8 @@ class Node:
         if faults is not None:
             handlers["SetFault"] = functools.partial(_set_fault, faults)
         workers = spec.cores + inventory.waiting + SPARE_WORKERS
-        self._server = Server(spec.address, handlers, identity, workers, faults)
+        access = Access.of(inventory, spec.name)
+        self._server = Server(spec.address, handlers, identity, access, workers, faults)
         self._closing.callback(self._server.close)
         self.port = self._server.port
         for work, period_s in (
@@ -127,13 +131,14 @@ class Node:
                 "Classify": cloud.classify,
                 "Tell": cloud.tell,
                 "Broadcast": cloud.broadcast,
+                "SetOperator": cloud.set_operator,
                 "SetPlan": cloud.set_plan,
                 "GetState": cloud.get_state,
             }
         assert self._peer is not None
         if spec.kind == "edge":
             devices = [device.name for device in inventory.devices]
-            edge = EdgeRouter(spec.name, devices, slots, self._peer, self.status, self._hear)
+            edge = EdgeRouter(spec.name, devices, slots, self._peer, self.status, self._tell)
             return {
                 "Decide": edge.decide,
                 "Classify": edge.classify,
@@ -141,7 +146,7 @@ class Node:
                 "Broadcast": edge.broadcast,
             }
         device = DeviceApplication(
-            spec.name, inventory.models, slots, self._peer, camera(spec.name), self.status, self._hear
+            spec.name, inventory.models, slots, self._peer, camera(spec.name), self.status, self._tell
         )
         return {"Infer": device.infer}
 
@@ -159,30 +164,34 @@ class Node:
             sent_at_ms=1000.0 * time.time(),
             cpu=cpu,
             memory=memory,
-            upper_delay_ms=self._upper_delay.value,
+            upper_delay_ms=self._upper.delay_ms,
+            round_trip_ms=self._upper.round_trip_ms,
+            started=self._started,
         )
 
-    def _hear(self, ack: pb.Ack) -> None:
-        self._upper_delay.add(ack.sent_at_ms)
+    def _tell(self, method: str, message: Message, timeout_s: float) -> None:
+        assert self._peer is not None
+        sent = time.monotonic()
+        ack: pb.Ack = self._peer.call(method, message, timeout_s)
+        self._upper.answered(ack.sent_at_ms, 1000.0 * (time.monotonic() - sent), ack.held_ms)
 
     def _broadcast(self) -> None:
         if self._peer is None:
             return
         timeout_s = max(self._inventory.monitor_period_ms / 1000.0, 0.5)
         with contextlib.suppress(CallError):  # nobody to tell: the next one may get through
-            self._hear(self._peer.call("Broadcast", pb.StatusList(statuses=[self.status()]), timeout_s))
+            self._tell("Broadcast", pb.StatusList(statuses=[self.status()]), timeout_s)
 
     def _repeat(self, work: Callable[[], None], period_s: float) -> None:
         while not self._stop.wait(period_s):
             work()
 
     def _set_background(self, request: pb.Background, call: Call) -> pb.Ack:
-        _check_operator(call)
         try:
             self._background.set(request.cpu, request.memory_mb)
         except ValueError as error:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
-        return acknowledged()
+        return acknowledged(call)
 
     def close(self) -> None:
         """Refuses new calls, lets those under way end, and stops."""
@@ -195,16 +204,9 @@ class Node:
         self.close()
 
 
-def _check_operator(call: Call) -> None:
-    if call.caller != OPERATOR:
-        expected = f"the certificate of {OPERATOR!r}"
-        raise Refused(grpc.StatusCode.PERMISSION_DENIED, f"order: expected {expected}, found {call.caller!r}")
-
-
 def _set_fault(faults: Faults, request: pb.Fault, call: Call) -> pb.Ack:
-    _check_operator(call)
     faults.set(request)
-    return acknowledged()
+    return acknowledged(call)
 
 
 class Links:
@@ -219,7 +221,7 @@ class Links:
         emulation = inventory.emulation
         if emulation is None or not emulation.control:
             raise ValueError(f"emulation.control: expected host:port, found none in inventory {inventory.name}")
-        identity = Identity.read(pathlib.Path(inventory.certificates), "links")
+        identity = Identity.read(pathlib.Path(inventory.certificates), LINK_CONTROL)
         self._closing = contextlib.ExitStack()
         self._relays = RelayHost()
         self._closing.callback(self._relays.close)
@@ -231,7 +233,8 @@ class Links:
                 up, down = (emulation.weak_link_ms * (each.link == "weak") for each in (node, upper))
                 relay = Relay(split_address(node.uplink), split_address(upper.address), up, down)
                 self._relays.add(node.name, relay)
-            self._server = Server(emulation.control, {"SetLink": self._set_link}, identity, workers=4)
+            access = Access.of(inventory, LINK_CONTROL)
+            self._server = Server(emulation.control, {"SetLink": self._set_link}, identity, access, workers=4)
         except BaseException:
             self.close()
             raise
@@ -239,7 +242,6 @@ class Links:
         self._server.serving()
 
     def _set_link(self, request: pb.LinkSetting, call: Call) -> pb.Ack:
-        _check_operator(call)
         if not (0.0 <= request.up_ms <= 60000.0 and 0.0 <= request.down_ms <= 60000.0):
             found = f"{request.up_ms:g} and {request.down_ms:g}"
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"link: expected delays in [0, 60000] ms, found {found}")
@@ -248,7 +250,7 @@ class Links:
         except KeyError as error:
             found = f"{request.link[:40]!r}"
             raise Refused(grpc.StatusCode.NOT_FOUND, f"link: expected a lower node's name, found {found}") from error
-        return acknowledged()
+        return acknowledged(call)
 
     def close(self) -> None:
         """Drops all connections and stops."""

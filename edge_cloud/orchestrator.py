@@ -23,6 +23,8 @@ from edge_cloud.service import acknowledged, classify
 from edge_cloud.slots import Slots
 
 PLANS_KEPT = 16
+LIVES_KEPT = 8  # of a node: what is still under way when it starts again is known to be old
+LONGEST_HOLD_MS = 60000.0
 
 
 class Policy(Protocol):
@@ -69,25 +71,72 @@ class PlannedPolicy:
             return self._plans[step]
 
 
+class Helm:
+    """Who drives the fleet: one operator at a time, who holds it for a while and says so again before that is over."""
+
+    def __init__(self) -> None:
+        self._session, self._name, self._until = 0, "", 0.0
+        self._lock = threading.Lock()
+
+    def take(self, request: pb.Operator) -> None:
+        """Gives the fleet to an operator, or lets it go (a hold of 0 ms).
+
+        Raises:
+          Refused: if another holds it.
+        """
+        if not request.session or not 0.0 <= request.hold_ms <= LONGEST_HOLD_MS:
+            found = f"session {request.session}, {request.hold_ms:g} ms"
+            expected = f"a session other than 0, and a hold in [0, {LONGEST_HOLD_MS:g}] ms"
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"operator: expected {expected}, found {found}")
+        with self._lock:
+            self._check(request.session)
+            self._session, self._name = request.session, request.name[:200]
+            self._until = time.monotonic() + request.hold_ms / 1000.0
+
+    def check(self, session: int) -> None:
+        """Passes who holds the fleet, and anyone while nobody does: a cloud that comes back knows of no hold.
+
+        Raises:
+          Refused: if another does.
+        """
+        with self._lock:
+            self._check(session)
+
+    def _check(self, session: int) -> None:
+        if session != self._session and (left := self._until - time.monotonic()) > 0.0:
+            found = f"it driven by {self._name!r} (for {left:.1f} s more at least)"
+            raise Refused(grpc.StatusCode.ALREADY_EXISTS, f"fleet: expected no other operator, found {found}")
+
+
 class FleetTable:
-    """The latest state of every node, and each device's latest report."""
+    """The latest state of every node, and each device's latest report.
+
+    A node's readings are ordered by their numbers within one of its lives; the life heard of last is the present one.
+    No clock says which came first: a device's may be set back at any time.
+    """
 
     def __init__(self, devices: Sequence[str], edge: str, cloud: str) -> None:
         self.devices, self.edge, self.cloud = tuple(devices), edge, cloud
         self._statuses: dict[str, tuple[float, pb.Status]] = {}
+        self._latest: dict[str, OrderedDict[int, int]] = {name: OrderedDict() for name in (*self.devices, edge, cloud)}
         self._reports: dict[str, pb.Report] = {}
         self._lock = threading.Lock()
 
     def update(self, status: pb.Status) -> None:
-        """Takes a status in, unless it is of no known node, or older than what is known and not of a restart."""
-        if status.node not in (*self.devices, self.edge, self.cloud):
+        """Takes a status in, unless it is of no known node, or was overtaken by a later one of the same life."""
+        if status.node not in self._latest:
             return
         with self._lock:
-            known = self._statuses.get(status.node)
-            if known is None or status.sent_at_ms > known[1].sent_at_ms:
-                kept = pb.Status()
-                kept.CopyFrom(status)
-                self._statuses[status.node] = (time.monotonic(), kept)
+            lives = self._latest[status.node]
+            if status.sequence <= lives.get(status.started, -1):
+                return
+            lives[status.started] = status.sequence
+            lives.move_to_end(status.started)
+            while len(lives) > LIVES_KEPT:
+                lives.popitem(last=False)
+            kept = pb.Status()
+            kept.CopyFrom(status)
+            self._statuses[status.node] = (time.monotonic(), kept)
 
     def report(self, report: pb.Report) -> None:
         """Keeps a device's report."""
@@ -140,6 +189,7 @@ class Orchestrator:
         self._table, self._choices, self._slots, self._status = table, choices, slots, status
         self._policy: Policy = policy or PlannedPolicy()
         self._delays = DelayBook()
+        self._helm = Helm()
 
     def decide(self, request: pb.DecideRequest, call: Call) -> Message:
         """Steps 3 and 4: where the request of one device is computed."""
@@ -163,15 +213,21 @@ class Orchestrator:
         self._hear(report.statuses, call)
         del report.statuses[:]
         self._table.report(report)
-        return acknowledged()
+        return acknowledged(call)
 
     def broadcast(self, statuses: pb.StatusList, call: Call) -> Message:
         """Keeps the states of nodes."""
         self._hear(statuses.statuses, call)
-        return acknowledged()
+        return acknowledged(call)
+
+    def set_operator(self, request: pb.Operator, call: Call) -> Message:
+        """Lets one operator at a time drive the fleet."""
+        self._helm.take(request)
+        return acknowledged(call)
 
     def set_plan(self, plan: pb.Plan, call: Call) -> Message:
         """Takes the joint decision of a step from whoever drives the fleet."""
+        self._helm.check(plan.session)
         count = len(self._table.devices)
         if not isinstance(self._policy, PlannedPolicy):
             raise Refused(grpc.StatusCode.FAILED_PRECONDITION, "plan: expected none, since a policy is plugged in")
@@ -180,7 +236,7 @@ class Orchestrator:
             found = str(list(plan.choices))[:80]
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"plan: expected {expected}, found {found}")
         self._policy.set(plan.step, plan.choices)
-        return acknowledged()
+        return acknowledged(call)
 
     def get_state(self, request: pb.StateRequest, call: Call) -> Message:
         """The fleet's state, the cloud's own read now."""

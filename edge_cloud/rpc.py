@@ -7,9 +7,11 @@ that only the messages are generated code. Bytes are parsed here, so that a malf
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import pathlib
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +22,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from edge_cloud import messages_pb2 as pb
+from edge_cloud.access import Access
 
 SERVICE = "edge_cloud.Node"
 METHODS: dict[str, tuple[type[Message], type[Message]]] = {
@@ -28,6 +31,7 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "Tell": (pb.Report, pb.Ack),  # step 5
     "Broadcast": (pb.StatusList, pb.Ack),
     "Infer": (pb.InferRequest, pb.InferReply),
+    "SetOperator": (pb.Operator, pb.Ack),
     "SetPlan": (pb.Plan, pb.Ack),
     "GetState": (pb.StateRequest, pb.FleetState),
     "SetBackground": (pb.Background, pb.Ack),
@@ -36,7 +40,11 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
 }
 MOST_BYTES = 256 * 1024  # of a message: an image of 147 KiB and room
 LONGEST_S = 3600.0  # a call with a later deadline counts as one without
-_OPTIONS = [("grpc.max_receive_message_length", MOST_BYTES), ("grpc.max_send_message_length", MOST_BYTES)]
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MOST_BYTES),
+    ("grpc.max_send_message_length", MOST_BYTES),
+    ("grpc.enable_http_proxy", 0),  # nodes find one another directly, whatever the environment names
+]
 # Without these a node that comes back is not looked for again for up to two minutes.
 _RECONNECT = [
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -59,7 +67,7 @@ class CallError(Exception):
 
     def __init__(self, peer: str, method: str, code: str, detail: str) -> None:
         super().__init__(f"{method} at {peer}: {code}: {detail}")
-        self.peer, self.code, self.detail = peer, code, detail
+        self.peer, self.method, self.code, self.detail = peer, method, code, detail
 
 
 class Refused(Exception):
@@ -80,19 +88,44 @@ class Identity:
 
     @classmethod
     def read(cls, folder: pathlib.Path, name: str) -> Identity:
-        """Reads `ca.pem`, `NAME.pem` and `NAME.key`.
+        """Reads `ca.pem`, `NAME.pem` and `NAME.key`, and tries them.
 
         Raises:
-          ValueError: if one of them can't be read.
+          ValueError: if one of them can't be read or has expired, or they don't belong together.
         """
+        files = [folder / file for file in ("ca.pem", f"{name}.pem", f"{name}.key")]
         try:
-            parts = [(folder / file).read_bytes() for file in ("ca.pem", f"{name}.pem", f"{name}.key")]
+            parts = [file.read_bytes() for file in files]
         except OSError as error:
             expected = "ca.pem and the node's .pem and .key"
             raise ValueError(
                 f"certificates: expected {expected}, found {error.strerror} at {error.filename}"
             ) from error
+        _shake_hands(name, *files)
         return cls(*parts)
+
+
+def _shake_hands(name: str, authority: pathlib.Path, certificate: pathlib.Path, key: pathlib.Path) -> None:
+    """TLS with itself, in memory. gRPC aborts the process on some bad files, and names none of them.
+
+    Raises:
+      ValueError: saying which file is bad.
+    """
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    where = authority
+    try:
+        client.load_verify_locations(authority)
+        where = certificate
+        server.load_cert_chain(certificate, key, password="")  # none is asked for on a terminal
+        there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+        sides = [client.wrap_bio(back, there, server_hostname=name), server.wrap_bio(there, back, server_side=True)]
+        for side in sides * 2:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    except (ssl.SSLError, ValueError) as error:
+        found = getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
+        expected = f"a key and a certificate of {name!r} that belong together, valid now, of the authority in ca.pem"
+        raise ValueError(f"certificates: expected {expected}, found {found} at {where}") from error
 
 
 class Call:
@@ -100,6 +133,12 @@ class Call:
 
     def __init__(self, context: grpc.ServicerContext) -> None:
         self._context = context
+        self._arrived = time.monotonic()
+
+    @property
+    def held_ms(self) -> float:
+        """Milliseconds since the call arrived."""
+        return 1000.0 * (time.monotonic() - self._arrived)
 
     @property
     def remaining_s(self) -> float:
@@ -142,8 +181,8 @@ class Faults:
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] # gRPC ships no types
-    def __init__(self, handlers: Mapping[str, Handler], faults: Faults | None) -> None:
-        self._handlers, self._faults = handlers, faults
+    def __init__(self, handlers: Mapping[str, Handler], access: Access, faults: Faults | None) -> None:
+        self._handlers, self._access, self._faults = handlers, access, faults
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         prefix, _, method = details.method.rpartition("/")
@@ -155,9 +194,12 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] # gRPC ships no t
             remaining = context.time_remaining()
             if remaining is None or remaining > LONGEST_S:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, "deadline: expected one within an hour, found none")
+            call = Call(context)
             try:
                 request = request_type.FromString(data)
-                answer = handler(request, Call(context)).SerializeToString()
+                if refusal := self._access.refusal(method, call.caller, request):
+                    raise Refused(grpc.StatusCode.PERMISSION_DENIED, refusal)
+                answer = handler(request, call).SerializeToString()
             except DecodeError:
                 expected = f"a {request_type.__name__}"
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"request: expected {expected}, found other bytes")
@@ -175,6 +217,7 @@ class Server:
       address: `host:port` to listen at; port 0 picks one (`port` says which).
       handlers: by method name.
       identity: certificates; clients must show one of the same authority.
+      access: who may call what, about whom.
       workers: calls served at once; twice as many may be there, further ones are refused.
       faults: misbehaviour to apply.
 
@@ -187,13 +230,14 @@ class Server:
         address: str,
         handlers: Mapping[str, Handler],
         identity: Identity,
+        access: Access,
         workers: int,
         faults: Faults | None = None,
     ) -> None:
         pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="call")
         self._server = grpc.server(
             pool,
-            handlers=[_Handlers(handlers, faults)],
+            handlers=[_Handlers(handlers, access, faults)],
             options=[*_OPTIONS, *_SERVER],
             maximum_concurrent_rpcs=2 * workers,
         )

@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 
 from edge_cloud import messages_pb2 as pb
-from edge_cloud.rpc import Refused
+from edge_cloud.rpc import Call, Refused
 from edge_cloud.runtime import IMAGE_BYTES, IMAGE_SHAPE
 from edge_cloud.slots import Expired, QueueFull, Slots
 
@@ -66,6 +66,6 @@ def check_reply(request: pb.ClassifyRequest, reply: pb.ClassifyReply) -> str:
     return ""
 
 
-def acknowledged() -> pb.Ack:
-    """An answer that says when it was sent."""
-    return pb.Ack(sent_at_ms=1000.0 * time.time())
+def acknowledged(call: Call) -> pb.Ack:
+    """An answer that says when it was sent, and how long the request was here."""
+    return pb.Ack(sent_at_ms=1000.0 * time.time(), held_ms=call.held_ms)

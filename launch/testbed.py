@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import pathlib
 from collections.abc import Callable
 
@@ -17,10 +16,10 @@ import psutil
 from absl import flags
 
 from edge_cloud.client import Fleet
-from launch.fleet.inventory import read_inventory
-from launch.fleet.testbed import FLEET, GRACE_S, STATE, Testbed
-from launch.host import errors
-from launch.host.errors import InputError
+from launch.fleet.inventory import connected, read_inventory
+from launch.fleet.testbed import FLEET, GRACE_S, STATE, Testbed, running
+from launch.host import errors, locks
+from launch.host.errors import InputError, RunError
 from launch.host.files import write_atomically
 from launch.runs import fleet_figures
 
@@ -34,40 +33,28 @@ _REGRET = flags.DEFINE_list("regret", [], "To draw and compare: NAME=RUN_FOLDER 
 _OUT = flags.DEFINE_string("out", "", "PNG file to draw.")
 
 
-def running(folder: pathlib.Path) -> dict[str, psutil.Process]:
-    """The processes of a testbed that was brought up in `folder` and still run.
-
-    Raises:
-      InputError: if there was none.
-    """
-    try:
-        entries = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"--state_dir: expected a testbed that is up, found none in {folder}") from error
-    found = {}
-    for name, entry in entries.items():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(entry["pid"])
-            # A number may have been given to another process since.
-            if process.create_time() == entry["started"] and process.status() != psutil.STATUS_ZOMBIE:
-                found[name] = process
-    return found
+def _connected(folder: pathlib.Path) -> Fleet:
+    if not (folder / STATE).exists() and not running(folder):
+        raise InputError(f"--state_dir: expected a testbed that is up, found none in {folder}")
+    return connected(read_inventory(str(folder / FLEET)))
 
 
 def _up(folder: pathlib.Path) -> int:
-    if (folder / STATE).exists() and running(folder):
-        raise InputError(f"--action: expected no running testbed in {folder}, found one; --action=down ends it")
-    testbed = Testbed(read_inventory(_INVENTORY.value), folder, with_parent=False)
-    testbed.start()
-    atexit.unregister(testbed.stop)
+    inventory = read_inventory(_INVENTORY.value)
+    with locks.held(folder, "--state_dir"):
+        if running(folder):
+            raise InputError(f"--action: expected no running testbed in {folder}, found one; --action=down ends it")
+        testbed = Testbed(inventory, folder, with_parent=False)
+        testbed.start()
+        atexit.unregister(testbed.stop)
     print(f"up: {', '.join(testbed.names())}; inventory {folder / FLEET}")
     return 0
 
 
 def _status(folder: pathlib.Path) -> int:
-    processes = running(folder)
-    with Fleet(read_inventory(str(folder / FLEET))) as fleet:
+    with _connected(folder) as fleet:
         serving = fleet.serving(1.0)
+    processes = running(folder)
     for name, fine in serving.items():
         place = f"process {processes[name].pid}" if name in processes else "no process"
         print(f"{name:<8} {'serving' if fine else 'not serving':<12} {place}")
@@ -76,6 +63,8 @@ def _status(folder: pathlib.Path) -> int:
 
 def _down(folder: pathlib.Path) -> int:
     processes = list(running(folder).values())
+    if not processes and not (folder / STATE).exists():
+        raise InputError(f"--state_dir: expected a testbed that is up, found none in {folder}")
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -83,7 +72,9 @@ def _down(folder: pathlib.Path) -> int:
     for process in psutil.wait_procs(processes, GRACE_S)[1]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(processes, GRACE_S)
+    left = psutil.wait_procs(processes, GRACE_S)[1]
+    if left:
+        raise RunError(f"down: expected all to end, found still running: {', '.join(str(one.pid) for one in left)}")
     (folder / STATE).unlink(missing_ok=True)
     print(f"down: {len(processes)} processes ended")
     return 0

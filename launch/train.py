@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import itertools
 import pathlib
 import sys
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ from absl import flags
 
 from launch.host import errors
 from launch.host.errors import InputError, RunError
+from launch.host.locks import Occupied
 from launch.host.runtime import use_compilation_cache
 from launch.inputs.flags import define_given_agent, refuse_other_settings, settings
 from launch.inputs.settings import RealSettings, Settings
@@ -78,13 +81,26 @@ def _refuse_others(stored_settings: Settings) -> None:
         raise InputError(f"--resume: expected this run's own env {stored_settings.env!r}, found {FLAGS.env!r}")
 
 
-def _new_folder(chosen: Settings) -> RunFolder:
+def _new_folder(chosen: Settings, closing: contextlib.ExitStack) -> RunFolder:
+    """A folder for a new run, held until `closing` closes."""
     from launch.runs.folder import RunFolder
 
     if FLAGS.run_dir:
-        return RunFolder(pathlib.Path(FLAGS.run_dir))
+        folder = RunFolder(pathlib.Path(FLAGS.run_dir))
+        closing.enter_context(folder.held())
+        folder.check_new()  # even a finished run is only touched by --resume
+        return folder
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return RunFolder(pathlib.Path("runs") / f"{chosen.scenario.name}-{chosen.agent}-{now}")
+    name = f"{chosen.scenario.name}-{chosen.agent}-{now}"
+    for number in itertools.count(1):
+        folder = RunFolder(pathlib.Path("runs") / (name if number == 1 else f"{name}-{number}"))
+        if folder.path.exists():
+            continue
+        with contextlib.suppress(Occupied):
+            closing.enter_context(folder.held())
+            if not folder.begun:  # else another of the same second has begun it just now
+                return folder
+    raise AssertionError("unreachable: there is always another number")
 
 
 def check_seeds(summary: Summary) -> None:
@@ -102,18 +118,23 @@ def main() -> int:
     """Trains every seed, or resumes, and writes the run folder."""
     if FLAGS.resume and not FLAGS.run_dir:
         raise InputError("--resume: expected with --run_dir=FOLDER of the run, found without")
+    with contextlib.ExitStack() as closing:
+        return _train(closing)
+
+
+def _train(closing: contextlib.ExitStack) -> int:
     from launch.runs import unit
     from launch.runs.folder import RunFolder
 
     folder = RunFolder(pathlib.Path(FLAGS.run_dir))
     # With settings --resume starts a run that isn't there yet: a script that may be ended at any time types one line.
     if FLAGS.resume and (FLAGS.scenario is None or folder.begun):
+        closing.enter_context(folder.held())
         chosen = folder.settings()
         _refuse_others(chosen)
     else:
         chosen = _settings()
-        folder = _new_folder(chosen)
-        folder.check_new()  # even a finished run is only touched by --resume
+        folder = _new_folder(chosen, closing)
     use_compilation_cache()
     runner = unit.open_unit(chosen, folder, FLAGS.checkpoint_epochs)
     print(f"run folder: {folder}", file=sys.stderr)

@@ -18,13 +18,12 @@ from launch.beyond import figures
 from launch.beyond.bars import ROWS, Measured, read, told
 from launch.beyond.kept import Kept
 from launch.beyond.lines import Line, TimeLine, UsersLine
-from launch.host import errors, files, provenance
+from launch.host import errors, files, locks, provenance
 from launch.host.errors import InputError
 from launch.host.files import write_atomically
 from launch.host.records import as_data
 from launch.host.runtime import use_compilation_cache
 from launch.report.steps import steps_by_users
-from launch.runs.folder import make_folder
 
 FLAGS = flags.FLAGS
 
@@ -99,8 +98,12 @@ def main() -> None:
         if name not in ROWS:
             raise InputError(f"--rows: expected some of {', '.join(ROWS)}, found {name!r}")
     folder = pathlib.Path(FLAGS.run_dir)
-    make_folder(folder)
     use_compilation_cache()
+    with locks.held(folder):
+        _measure(folder)
+
+
+def _measure(folder: pathlib.Path) -> None:
     for name in FLAGS.rows:
         print(f"{name} …", file=sys.stderr, flush=True)
         found = measure(name, FLAGS.seeds, folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import resource
 import time
 from collections.abc import Sequence
 
@@ -31,6 +30,7 @@ from launch.beyond.running import (
     scenario,
     stack,
 )
+from launch.host import resources
 
 SETTLED = 50  # real steps after which decisions are judged
 WINDOW, WINDOWS_FROM = 80, 60  # real steps that what exploring costs is averaged over, and after which
@@ -122,7 +122,7 @@ def measure(course: Course) -> list[EnduranceLine]:
             else None,
             steps_after_change=after,
             step_time_ratio=_flatness(seconds),
-            peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            peak_memory_gib=resources.peak_memory_gib(),
         )
     ]
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from hl_jax.search import structured
 from hl_jax.search.costs import Costs, Found
 from launch.beyond.lines import BruteLine, MilpLine, TimeLine
 from launch.beyond.running import scenario
+from launch.host.errors import InputError
 
 BRUTE_INSTANCES = 1000
 BRUTE_USERS = 5
@@ -178,6 +180,8 @@ def against_milp(instances: int = MILP_INSTANCES) -> list[MilpLine]:
 @contextlib.contextmanager
 def _one_core() -> Iterator[None]:
     """Keeps this process to one core, XLA's threads included: an affinity is a thread's, not its process's."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise InputError(f"--rows: expected a system that keeps a process to one core, found {platform.system()}")
     cores = os.sched_getaffinity(0)
 
     def allow(some: set[int]) -> None:

@@ -19,13 +19,14 @@ import jax
 import numpy as np
 
 from edge_cloud.client import Fleet, Outcome
+from edge_cloud.hold import Occupied
 from edge_cloud.inventory import Inventory, NodeSpec
 from edge_cloud.rpc import CallError
 from hl_jax import simulator
 from hl_jax.scenario import Node, Scenario
-from launch.fleet.inventory import starts_here
+from launch.fleet.inventory import connected, starts_here
 from launch.fleet.testbed import Testbed
-from launch.host.errors import InputError
+from launch.host.errors import InputError, RunError
 
 STATE_S = 0.5  # for reading the fleet's state after a step; without an answer the last one is kept
 
@@ -132,14 +133,12 @@ class TestbedEnv:
         """Starts a local fleet, or connects to a running one.
 
         Raises:
-          InputError: if models, certificates or the record can't be had.
+          InputError: if models, certificates or the record can't be had, or another operator drives the fleet.
           TestbedError: if a node doesn't start.
-          TimeoutError: if a running fleet's cloud doesn't know all nodes.
+          RunError: if a running fleet's cloud doesn't answer or doesn't know all nodes.
         """
         try:
-            if self._record_path is not None:
-                self._record = self._record_path.open("a+", encoding="utf-8")
-                self.steps = self._mend_record()
+            self._open_record()
             if self._local:
                 folder = self._folder
                 if folder is None:
@@ -151,11 +150,14 @@ class TestbedEnv:
             # Compiled now, so that the first step keeps its deadline.
             users = self.scenario.users
             jax.block_until_ready(_judge(self.params, np.zeros(users, np.int32), np.ones(users, np.float32)))
-            self.fleet = Fleet(self.inventory)
-            self.fleet.wait_until_known(self.deadline_s)
-        except OSError as error:
-            self.close()
-            raise InputError(f"record: expected a file to add to, found {error} at {self._record_path}") from error
+            self.fleet = connected(self.inventory)
+            try:
+                self.fleet.wait_until_known(self.deadline_s)
+                self.fleet.drive()
+            except Occupied as error:
+                raise InputError(error.detail) from error
+            except (TimeoutError, CallError) as error:
+                raise RunError(str(error)) from error
         except BaseException:
             self.close()
             raise
@@ -182,6 +184,7 @@ class TestbedEnv:
 
         Raises:
           ValueError: if the action isn't one.
+          RunError: if another operator has taken the fleet.
         """
         joint, choices = np.asarray(action), self.scenario.choices
         fine = joint.shape == (self.scenario.users,) and np.issubdtype(joint.dtype, np.integer)
@@ -191,7 +194,10 @@ class TestbedEnv:
         if self.fleet is None:
             raise RuntimeError("step: expected start before, found the fleet not started")
         joint = joint.astype(np.int32)
-        outcomes = self.fleet.step(joint.tolist(), self.deadline_s)
+        try:
+            outcomes = self.fleet.step(joint.tolist(), self.deadline_s)
+        except Occupied as error:
+            raise RunError(error.detail) from error
         stale = not self._observe(STATE_S)
         info = self._info(joint, outcomes) | {"stale": np.bool_(stale)}
         self._write(joint, outcomes, float(info["cost_ms"]))
@@ -248,6 +254,15 @@ class TestbedEnv:
         }
         self._record.write(json.dumps(entry) + "\n")
         self._record.flush()
+
+    def _open_record(self) -> None:
+        if self._record_path is None:
+            return
+        try:
+            self._record = self._record_path.open("a+", encoding="utf-8")
+            self.steps = self._mend_record()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"record: expected a file to add to, found {error} at {self._record_path}") from error
 
     def _mend_record(self) -> int:
         """Number of lines in the record. A line that was cut off, by a kill -9 say, is ended and stays one."""

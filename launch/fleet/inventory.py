@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from edge_cloud import inventory as inventories
+from edge_cloud.client import Fleet
 from edge_cloud.inventory import Inventory as Inventory
 from edge_cloud.inventory import InventoryError, split_address
 from launch.host.errors import InputError
@@ -38,6 +39,18 @@ def inventory_from(data: dict[str, object]) -> Inventory:
     """
     with _told():
         return inventories.from_data(data)
+
+
+def connected(inventory: Inventory) -> Fleet:
+    """The operator's side of a running fleet.
+
+    Raises:
+      InputError: if there is no operator's certificate that can be used.
+    """
+    try:
+        return Fleet(inventory)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def starts_here(inventory: Inventory) -> bool:

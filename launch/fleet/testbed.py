@@ -22,20 +22,43 @@ import time
 import psutil
 
 from edge_cloud import inventory as inventories
-from edge_cloud.client import Fleet
 from edge_cloud.inventory import RESERVED, Inventory, split_address
 from edge_cloud.runtime import load_pool, measure_cpu_ms
 from launch.fleet import model_files
+from launch.fleet.inventory import connected
 from launch.host.errors import InputError, RunError
 from launch.host.files import ROOT, write_json
 
 POOL = "data/pools/mobilenet.toml"
 STATE, FLEET = "testbed.json", "inventory.json"
+NODE = "launch.node"
 CPU_TIMES = "cpu_ms.json"  # in the folder of the models
 CPU_REPEATS = 31  # inferences of each model
 READY_S = 90.0  # for all nodes to load their models and serve, on a machine with two slow cores
 GRACE_S = 5.0  # from SIGTERM to SIGKILL
 TRIES = 3  # a port that was free may be taken before its node listens
+
+
+def _arguments(folder: pathlib.Path, name: str) -> list[str]:
+    return [f"--inventory={folder / FLEET}", f"--name={name}"]
+
+
+def running(folder: pathlib.Path) -> dict[str, psutil.Process]:
+    """The nodes' processes of a testbed in `folder`, by name, whoever started them and whatever became of him.
+
+    They are known by their command line, which names the folder and the node. A process's number may be another's by
+    now, and the time it started at changes with the clock.
+    """
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = process.cmdline()
+            if NODE not in line or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            name = next((part.removeprefix("--name=") for part in line if part.startswith("--name=")), "")
+            if set(_arguments(folder.resolve(), name)) <= set(line):
+                found[name] = process
+    return found
 
 
 class TestbedError(RunError):
@@ -140,7 +163,7 @@ class Testbed:
     """
 
     def __init__(self, inventory: Inventory, folder: pathlib.Path, with_parent: bool = True) -> None:
-        self.inventory, self._folder, self._with_parent = inventory, folder.absolute(), with_parent
+        self.inventory, self._folder, self._with_parent = inventory, folder.resolve(), with_parent
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
@@ -150,6 +173,15 @@ class Testbed:
           InputError: if models or certificates can't be had.
           TestbedError: if a node doesn't start.
         """
+        try:
+            self._start()
+        except OSError as error:
+            self.stop()
+            where = f" at {error.filename}" if error.filename else ""
+            expected = f"free ports and a folder that can be written ({self._folder})"
+            raise InputError(f"testbed: expected {expected}, found {error.strerror or error}{where}") from error
+
+    def _start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         given = with_models(dataclasses.replace(self.inventory, certificates=str(self._folder / "certificates")))
         make_certificates(given)
@@ -218,7 +250,7 @@ class Testbed:
         (self._folder / STATE).unlink(missing_ok=True)
 
     def _spawn(self, name: str) -> None:
-        command = [sys.executable, "-m", "launch.node", f"--inventory={self._folder / FLEET}", f"--name={name}"]
+        command = [sys.executable, "-m", NODE, *_arguments(self._folder, name)]
         if self._with_parent:
             command.append("--exit_with_parent")
         environment = dict(os.environ, PYTHONPATH=str(ROOT.absolute()))
@@ -230,7 +262,7 @@ class Testbed:
 
     def _wait_until_serving(self) -> None:
         ends = time.monotonic() + READY_S
-        with Fleet(self.inventory) as fleet:
+        with connected(self.inventory) as fleet:
             waiting = set(self.names())
             while waiting:
                 for name in sorted(waiting):
@@ -251,11 +283,7 @@ class Testbed:
         return lines[-1] if lines else "its log is empty"
 
     def _write_state(self) -> None:
-        entries = {
-            name: {"pid": process.pid, "started": psutil.Process(process.pid).create_time()}
-            for name, process in self._processes.items()
-        }
-        write_json(self._folder / STATE, entries, indent=2)
+        write_json(self._folder / STATE, {name: process.pid for name, process in self._processes.items()}, indent=2)
 
     def __enter__(self) -> Testbed:
         self.start()

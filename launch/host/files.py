@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import secrets
 from collections.abc import Iterator
 
 from launch.host.errors import InputError
@@ -30,7 +31,8 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       InputError: if the disk is full or the folder can't be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    # Nobody else's name: another process may be writing the same file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as file:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 import platform
 import subprocess
 from importlib import metadata
 
+from launch.host import resources
 from launch.host.files import ROOT
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy", "scipy", "gymnasium", "stable-baselines3", "torch")
@@ -68,7 +68,7 @@ def machine() -> Machine:
     return Machine(
         system=f"{platform.system()} {platform.machine()}",
         processor=_processor(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=resources.cores(),
         python=platform.python_version(),
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from launch.host import errors
+from launch.host import errors, locks
 from launch.host.errors import InputError
 from launch.host.runtime import use_compilation_cache
 from launch.inputs.flags import own_flags
@@ -101,16 +101,17 @@ def main() -> int:
     given = [one for one in sys.argv[1:] if "report_only" not in one]  # what ran the units
     use_compilation_cache()
     try:
-        found = reproduce(
-            units,
-            out,
-            command=shlex.join(["python", "-m", "launch.reproduce", *given]),
-            quick=_QUICK.value,
-            tables=tables,
-            threads=FLAGS.threads,
-            checkpoint_epochs=FLAGS.checkpoint_epochs,
-            report_only=_REPORT_ONLY.value,
-        )
+        with locks.held(out):
+            found = reproduce(
+                units,
+                out,
+                command=shlex.join(["python", "-m", "launch.reproduce", *given]),
+                quick=_QUICK.value,
+                tables=tables,
+                threads=FLAGS.threads,
+                checkpoint_epochs=FLAGS.checkpoint_epochs,
+                report_only=_REPORT_ONLY.value,
+            )
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130

@@ -31,7 +31,7 @@ from hl_jax.agents.hybrid.config import HybridConfig
 from hl_jax.agents.world import Totals
 from hl_jax.objective import sufficient_penalty
 from hl_jax.optimum import oracle
-from launch.host import files
+from launch.host import files, resources
 from launch.host.errors import InputError
 from launch.host.progress import Progress
 from launch.host.records import as_data, from_data
@@ -254,5 +254,5 @@ def run(chosen: Settings, folder: RunFolder, *, threads: int = 0) -> Summary:
     _seed_folder(folder).mkdir(exist_ok=True)
     there = _histories(chosen, folder)
     left = [seed for seed in chosen.seeds if seed not in there]
-    _learn_all(chosen, folder, left, threads or len(os.sched_getaffinity(0)))
+    _learn_all(chosen, folder, left, threads or resources.cores())
     return folder.write_results(chosen, _histories(chosen, folder), solve(chosen), env=ENV)

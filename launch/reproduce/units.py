@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import resource
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from typing import NamedTuple
 from hl_jax.agents import registry
 from hl_jax.objective import constraint_value
 from hl_jax.scenario import Scenario
+from launch.host import resources
 from launch.host.files import ROOT
 from launch.host.worklog import WorkLog
 from launch.inputs import scenario_files
@@ -133,12 +133,6 @@ def settings(case: Case, seeds: int) -> Settings:
     )
 
 
-def _peak_memory_gib() -> float:
-    """Most memory of this process and of the largest of its children, together."""
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return sum(resource.getrusage(kind).ru_maxrss for kind in kinds) / 2**20
-
-
 def _result(summary: Summary) -> str:
     steps = summary.aggregate.steps_to_optimal
     middle = "never" if steps.median is None else f"{steps.median:,.0f} steps"
@@ -171,11 +165,11 @@ def run_units(
         rest = f", about {(left - done) * spent / done / SECONDS_A_MINUTE:.0f} min left" if done else ""
         say(f"[{number}/{len(plan)}] {unit.title}{rest}")
         start = time.perf_counter()
-        log.note(unit.folder, 0.0, _peak_memory_gib())  # with its commit, however this call ends
+        log.note(unit.folder, 0.0, resources.peak_memory_gib(children=True))  # with its commit, however this call ends
         try:
             summary = _run(unit, unit.run_folder(out), threads, checkpoint_epochs)
         finally:
             wall_s = time.perf_counter() - start
-            log.note(unit.folder, wall_s, _peak_memory_gib())
+            log.note(unit.folder, wall_s, resources.peak_memory_gib(children=True))
         spent, done = spent + wall_s, done + unit.weight
         say(f"[{number}/{len(plan)}] {unit.title}: {_result(summary)} ({wall_s:.0f} s)")

@@ -6,16 +6,17 @@ config.json is a run's; one with summary.json is a finished one's.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import pathlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 
 import numpy as np
 
-from launch.host import files
+from launch.host import files, locks
 from launch.host.errors import InputError
 from launch.host.files import write_atomically
 from launch.inputs.settings import Settings, read_settings
@@ -73,6 +74,19 @@ class RunFolder:
         if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
             expected = "a new or empty folder, or a run and --resume"
             raise InputError(f"--run_dir: expected {expected}, found content at {path}")
+
+    @contextlib.contextmanager
+    def held(self, *, wait: bool = False) -> Iterator[None]:
+        """Keeps other commands out of the folder, which is made if need be, or waits until they are done.
+
+        Raises:
+          InputError: if another is at work in it, or it can't be made.
+        """
+        with locks.held(self.path, wait=wait):
+            for folder in (self.path, self.checkpoints):
+                for cut_off in folder.glob(".*.tmp"):  # a write that was, before this process had it for itself
+                    cut_off.unlink(missing_ok=True)
+            yield
 
     def begin(self, settings: Settings, env: str = "") -> None:
         """Makes the folder, with every setting in config.json and the versions that run it.

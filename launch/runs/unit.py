@@ -6,10 +6,10 @@ again; one with a config but no summary goes on from its last checkpoints.
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Protocol
 
+from launch.host import resources
 from launch.host.errors import InputError
 from launch.inputs.settings import Settings
 from launch.runs.folder import RunFolder
@@ -74,7 +74,7 @@ def finish(runner: Runner, threads: int = 0, pictures: bool = True) -> Summary:
     done = folder.summary()
     if done is not None:
         return done
-    histories = runner.learn(threads or len(os.sched_getaffinity(0)))
+    histories = runner.learn(threads or resources.cores())
     for seed, failure in runner.failures.items():
         where = f"its last finite state is in {folder.checkpoints}"
         print(f"failed: {failure.line(chosen.agent, seed)}; {where}", file=sys.stderr)

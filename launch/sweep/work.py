@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import pathlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from launch.host.errors import InputError
+from launch.host import locks, resources
 from launch.host.progress import Progress
 from launch.host.worklog import WorkLog
 from launch.sweep import collect
 from launch.sweep.axes import Assignment
 from launch.sweep.executors.slots import Asked, Executor, Reply, Slot, run_all
-from launch.sweep.executors.worker import peak_memory_gib
 from launch.sweep.plan import Point, Unit, all_units, points
 from launch.sweep.search import Worth, expected_running_time
 
@@ -27,18 +25,8 @@ def alone(out: pathlib.Path) -> Iterator[None]:
     Raises:
       InputError: if it can't be made, or another sweep runs in it.
     """
-    try:
-        (out / "units").mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"--run_dir: expected a folder that can be made, found {error.strerror} at {out}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"--run_dir: expected a folder that no other sweep works in, found one in {out}"
-            ) from error
+    with locks.held(out):
+        (out / "units").mkdir(exist_ok=True)
         yield
 
 
@@ -69,7 +57,7 @@ def run_units(plan: Sequence[Unit], out: pathlib.Path, slots: Sequence[Slot]) ->
                 print(f"{unit.folder} failed: {reply.error}", file=sys.stderr, flush=True)
             else:
                 memory[reply.worker] = reply.peak_memory_gib
-                log.note(unit.folder, reply.wall_s, peak_memory_gib() + sum(memory.values()))
+                log.note(unit.folder, reply.wall_s, resources.peak_memory_gib() + sum(memory.values()))
             left_s = (time.perf_counter() - start) / count * (len(waiting) - count)
             progress.advance(1, f"about {left_s / 60.0:.0f} min left, last {unit.folder}")
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pathlib
+import time
 
 import numpy as np
 import pytest
 
+from edge_cloud import hold
 from edge_cloud import messages_pb2 as pb
+from edge_cloud.client import Fleet
+from edge_cloud.hold import Occupied
 from edge_cloud.orchestrator import FixedPolicy
 from edge_cloud.rpc import CallError, Identity, Peer
 from tests.helpers import fleets
@@ -94,7 +98,7 @@ def test_plans_that_are_none_are_refused(fleet):
     cloud = fleet._peers["cloud"]
     for choices in ([0], [0, 10], [0, -1], [0, 1, 2]):
         with pytest.raises(CallError, match=r"plan: expected 2 choices in 0\.\.9"):
-            cloud.call("SetPlan", pb.Plan(step=1, choices=choices), 5.0)
+            cloud.call("SetPlan", pb.Plan(step=1, choices=choices, session=fleet._hold.session), 5.0)
 
 
 def peer_as(fleet, name, node):
@@ -105,22 +109,22 @@ def peer_as(fleet, name, node):
 def test_a_device_speaks_for_itself_only(fleet):
     peer = peer_as(fleet, "S2", "edge")
     for method, request in (("Decide", pb.DecideRequest(device="S1")), ("Tell", pb.Report(device="S1"))):
-        with pytest.raises(CallError, match="PERMISSION_DENIED: device: expected the caller's own name, 'S2'"):
+        with pytest.raises(CallError, match=r"PERMISSION_DENIED: .*: expected 'S2' from 'S2', found 'S1'"):
             peer.call(method, request, 5.0)
     peer.close()
 
 
 def test_orders_are_the_operators_only(fleet):
     peer = peer_as(fleet, "S2", "S1")
-    with pytest.raises(CallError, match="PERMISSION_DENIED: order: expected the certificate of 'operator'"):
+    with pytest.raises(CallError, match="SetBackground: expected operator as the caller, found device 'S2'"):
         peer.call("SetBackground", pb.Background(cpu=0.5), 5.0)
     peer.close()
 
 
 def test_models_that_a_node_lacks_are_refused(fleet):
-    peer = peer_as(fleet, "operator", "edge")
+    peer = peer_as(fleet, "S1", "edge")
     with pytest.raises(CallError, match="NOT_FOUND: model: expected one of d0, found 'd7'"):
-        peer.call("Classify", pb.ClassifyRequest(model="d7", image=bytes(150528)), 5.0)
+        peer.call("Classify", pb.ClassifyRequest(device="S1", model="d7", image=bytes(150528)), 5.0)
     peer.close()
 
 
@@ -156,3 +160,27 @@ def test_weak_links_cost_each_outgoing_message(model_dir, certificates):
     assert overhead(rows, 1) < 20.0 <= overhead(rows, 0)  # the request for a decision
     assert overhead(offload, 0) >= 40.0  # and the input
     assert min(edge_weak) >= 40.0  # the request on to the cloud, the decision back to the device
+
+
+def test_one_operator_drives_at_a_time(model_dir, certificates, monkeypatch):
+    monkeypatch.setattr(hold, "HOLD_S", 1.0)
+    monkeypatch.setattr(hold, "RENEW_S", 0.25)
+    inventory = fleets.inventory(model_dir, certificates, devices=1, scale=1.0)
+    with fleets.running(inventory) as (first, _), Fleet(inventory) as second:
+        first.step([7], DEADLINE_S)
+        time.sleep(1.5)  # longer than a hold: it is renewed
+        for attempt in (lambda: second.step([6], DEADLINE_S), second.drive):
+            with pytest.raises(Occupied, match=r"expected no other operator, found it driven by '.+, process \d+"):
+                attempt()
+        assert second.state().reports[0].choice == 7  # looking on is free
+        first.step([5], DEADLINE_S)
+        first._hold._stop.set()  # it dies: nobody says so
+        started = time.monotonic()
+        second.drive()
+        assert time.monotonic() - started > 0.2
+        with pytest.raises(Occupied):
+            first.step([7], DEADLINE_S)
+        assert second.step([6], DEADLINE_S)[0].lost == ""
+        second.close()
+        with Fleet(inventory) as third:  # which is let go at once
+            assert third.step([4], DEADLINE_S)[0].lost == ""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import time
 import tomllib
 
+import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_cloud import monitor
 from edge_cloud.background import Background
@@ -89,3 +93,41 @@ def test_impossible_background_loads_are_refused(cpu, memory_mb):
     with pytest.raises(ValueError, match="background"):
         load.set(cpu, memory_mb)
     load.close()
+
+
+Times = collections.namedtuple("Times", "user nice system idle iowait irq softirq steal guest guest_nice")
+
+
+@pytest.mark.parametrize(
+    ("times", "busy"),
+    [
+        (Times(10, 0, 0, 90, 5, 0, 0, 0, 0, 0), 10),
+        (Times(10, 0, 0, 90, 5, 0, 0, 0, 10, 0), 10),  # a guest's time is in `user`
+        (Times(0, 25, 0, 90, 5, 0, 0, 0, 0, 25), 25),  # a niced one's in `nice`
+        (Times(8, 4, 2, 90, 5, 1, 1, 3, 6, 2), 19),
+    ],
+)
+def test_busy_seconds_are_as_psutil_counts_them(monkeypatch, times, busy):
+    monkeypatch.setattr(psutil, "cpu_times", lambda: times)
+    assert monitor.machine_busy_seconds() == busy
+    assert monitor.machine_busy_seconds() == psutil._cpu_busy_time(times)
+
+
+def test_a_system_that_counts_less_is_taken_as_it_is(monkeypatch):
+    mac = collections.namedtuple("Mac", "user nice system idle")
+    monkeypatch.setattr(psutil, "cpu_times", lambda: mac(10, 1, 2, 90))
+    assert monitor.machine_busy_seconds() == 13
+
+
+@given(
+    st.floats(-5e4, 5e4),
+    st.floats(0.1, 50.0),
+    st.floats(0.1, 50.0),
+)
+def test_clocks_that_disagree_make_no_link_weak_that_is_not(ahead_ms, up_ms, down_ms):
+    """A sender's clock that is `ahead_ms` of ours: no delay is more than the round trip, nor far from the truth."""
+    delay, round_trip = monitor.Delay(), up_ms + down_ms
+    told = delay.of(up_ms - ahead_ms, round_trip)
+    assert 0.0 <= told <= round_trip + monitor.CLOCK_SLACK_MS
+    assert abs(told - up_ms) <= max(min(abs(ahead_ms), round_trip), 0.0) + 1e-6
+    assert delay.of(up_ms - ahead_ms, 0.0) == max(up_ms - ahead_ms, 0.0)  # with nothing to compare with

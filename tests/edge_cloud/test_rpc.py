@@ -12,12 +12,22 @@ import pytest
 
 from edge_cloud import messages_pb2 as pb
 from edge_cloud import rpc
+from edge_cloud.access import Access
 from edge_cloud.certificates import make
 from edge_cloud.rpc import CallError, Faults, Identity, Peer, Refused, Server
 from tests.helpers.fleets import wait_for
 
 pytestmark = pytest.mark.clock
 
+
+class Open(Access):
+    """Everybody may call everything: who may what is asked in test_access.py."""
+
+    def refusal(self, method, caller, request):
+        return ""
+
+
+OPEN = Open({"server": "cloud"}, {}, "server")
 REQUESTS = int(os.environ.get("HL_JAX_BAD_REQUESTS", "500"))  # 10,000 in the longer mode
 
 
@@ -40,7 +50,7 @@ def served(folder):
         return pb.Decision(step=request.step, choice=3)
 
     faults = Faults()
-    server = Server("127.0.0.1:0", {"Decide": decide}, Identity.read(folder, "server"), workers=4, faults=faults)
+    server = Server("127.0.0.1:0", {"Decide": decide}, Identity.read(folder, "server"), OPEN, workers=4, faults=faults)
     server.serving()
     yield server, seen, faults
     server.close(0.1)
@@ -206,7 +216,7 @@ def test_more_calls_than_there_is_room_for_are_refused(folder):
         go.wait(20.0)
         return pb.Decision()
 
-    server = Server("127.0.0.1:0", {"Decide": decide}, Identity.read(folder, "server"), workers=2)
+    server = Server("127.0.0.1:0", {"Decide": decide}, Identity.read(folder, "server"), OPEN, workers=2)
     peer = Peer("server", f"127.0.0.1:{server.port}", Identity.read(folder, "client"))
     calls = [peer.start("Decide", pb.DecideRequest(), 20.0) for _ in range(12)]
     # Four stay: two are served, two wait for a worker.
@@ -222,7 +232,7 @@ def test_more_calls_than_there_is_room_for_are_refused(folder):
 
 def test_an_address_that_is_taken_is_an_error(folder, served):
     with pytest.raises(OSError, match="address: expected a free address"):
-        Server(f"127.0.0.1:{served[0].port}", {}, Identity.read(folder, "server"), workers=1)
+        Server(f"127.0.0.1:{served[0].port}", {}, Identity.read(folder, "server"), OPEN, workers=1)
 
 
 def test_missing_certificates_are_named(folder):

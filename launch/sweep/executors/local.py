@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 
+from launch.host import resources
 from launch.sweep.executors.slots import ONE_THREAD, Asked, Reply, WorkerLost
 from launch.sweep.plan import Unit
 
@@ -92,4 +93,4 @@ class ProcessSlot:
 
 def slots(asked: Asked) -> list[ProcessSlot]:
     """As many processes as this one may use cores, or as are asked for."""
-    return [ProcessSlot(asked, number) for number in range(asked.workers or len(os.sched_getaffinity(0)))]
+    return [ProcessSlot(asked, number) for number in range(asked.workers or resources.cores())]

@@ -8,7 +8,6 @@ there whole and once, or not at all.
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from launch.host import provenance
+from launch.host import provenance, resources
 from launch.host.errors import InputError
 from launch.host.files import write_atomically
 from launch.runs.folder import RunFolder
@@ -133,7 +132,7 @@ def slots(asked: Asked) -> list[RaySlot]:
     if address:
         options["address"] = address
     else:
-        options |= {"include_dashboard": False, "num_cpus": asked.workers or len(os.sched_getaffinity(0))}
+        options |= {"include_dashboard": False, "num_cpus": asked.workers or resources.cores()}
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:

@@ -7,12 +7,10 @@ and replies leave through standard output; when the input ends, so does the work
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import os
 import pathlib
 import pickle
 import queue
-import resource
 import shutil
 import sys
 import threading
@@ -20,6 +18,7 @@ import time
 import traceback
 from typing import BinaryIO
 
+from launch.host import resources
 from launch.host.errors import InputError
 from launch.host.runtime import use_compilation_cache
 from launch.inputs import agents
@@ -28,20 +27,13 @@ from launch.runs.folder import RunFolder
 from launch.sweep.executors.slots import Reply, Task
 
 
-def peak_memory_gib() -> float:
-    """Most memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def work(task: Task) -> Reply:
     """Trains a unit in its folder, from its last checkpoints if there are any."""
     start, run = time.perf_counter(), RunFolder(pathlib.Path(task.folder))
     error = ""
     try:
-        run.path.parent.mkdir(parents=True, exist_ok=True)
         # Whoever worked on it for a sweep that was killed may not have noticed yet.
-        with (run.path.parent / f".{run.path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with run.held(wait=True):
             every = task.checkpoint_epochs
             summary = unit.run(task.settings, run, threads=1, checkpoint_epochs=every, pictures=False)
             error = "; ".join(summary.failures)
@@ -52,7 +44,8 @@ def work(task: Task) -> Reply:
     except Exception as problem:  # noqa: BLE001 -- whatever it is, the other units must go on
         traceback.print_exc()
         error = f"{type(problem).__name__}: {problem}"
-    return Reply(error=error, worker=task.worker, wall_s=time.perf_counter() - start, peak_memory_gib=peak_memory_gib())
+    wall_s = time.perf_counter() - start
+    return Reply(error=error, worker=task.worker, wall_s=wall_s, peak_memory_gib=resources.peak_memory_gib())
 
 
 def answer(packed: bytes, folder: str = "") -> Reply:
