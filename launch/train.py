@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import itertools
 import pathlib
 import sys
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ from absl import flags
 
 from launch.host import errors
 from launch.host.errors import InputError, RunError
-from launch.host.locks import Occupied
 from launch.host.runtime import use_compilation_cache
 from launch.inputs.flags import define_given_agent, refuse_other_settings, settings
 from launch.inputs.settings import RealSettings, Settings
@@ -83,24 +81,15 @@ def _refuse_others(stored_settings: Settings) -> None:
 
 def _new_folder(chosen: Settings, closing: contextlib.ExitStack) -> RunFolder:
     """A folder for a new run, held until `closing` closes."""
-    from launch.runs.folder import RunFolder
+    from launch.runs.folder import RunFolder, new_folder
 
-    if FLAGS.run_dir:
-        folder = RunFolder(pathlib.Path(FLAGS.run_dir))
-        closing.enter_context(folder.held())
-        folder.check_new()  # even a finished run is only touched by --resume
-        return folder
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{chosen.scenario.name}-{chosen.agent}-{now}"
-    for number in itertools.count(1):
-        folder = RunFolder(pathlib.Path("runs") / (name if number == 1 else f"{name}-{number}"))
-        if folder.path.exists():
-            continue
-        with contextlib.suppress(Occupied):
-            closing.enter_context(folder.held())
-            if not folder.begun:  # else another of the same second has begun it just now
-                return folder
-    raise AssertionError("unreachable: there is always another number")
+    if not FLAGS.run_dir:
+        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        return new_folder(f"{chosen.scenario.name}-{chosen.agent}-{now}", closing)
+    folder = RunFolder(pathlib.Path(FLAGS.run_dir))
+    closing.enter_context(folder.held())
+    folder.check_new()  # even a finished run is only touched by --resume
+    return folder
 
 
 def check_seeds(summary: Summary) -> None:

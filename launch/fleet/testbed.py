@@ -283,7 +283,8 @@ class Testbed:
         return lines[-1] if lines else "its log is empty"
 
     def _write_state(self) -> None:
-        write_json(self._folder / STATE, {name: process.pid for name, process in self._processes.items()}, indent=2)
+        entries = {name: {"pid": process.pid} for name, process in self._processes.items()}
+        write_json(self._folder / STATE, entries, indent=2)
 
     def __enter__(self) -> Testbed:
         self.start()

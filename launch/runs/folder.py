@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import pathlib
 import platform
 from collections.abc import Iterator, Mapping
@@ -154,6 +155,23 @@ class RunFolder:
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise InputError(f"metrics.csv: expected a run's metrics, found {error!r} in {self.path}") from error
         return {seed: (np.array(points)[:, 0], np.array(points)[:, 1]) for seed, points in found.items()}
+
+
+def new_folder(name: str, closing: contextlib.ExitStack) -> RunFolder:
+    """A folder under runs/ that nobody has, by that name or by the first free number after it; held by `closing`.
+
+    Raises:
+      InputError: if it can't be made.
+    """
+    for number in itertools.count(1):
+        folder = RunFolder(pathlib.Path("runs") / (name if number == 1 else f"{name}-{number}"))
+        if folder.path.exists():
+            continue
+        with contextlib.suppress(locks.Occupied):
+            closing.enter_context(folder.held())
+            if not folder.begun:  # else another of the same second has begun it just now
+                return folder
+    raise AssertionError("unreachable: there is always another number")
 
 
 def make_folder(path: pathlib.Path) -> None:

@@ -71,6 +71,17 @@ def test_a_call_is_answered_and_the_caller_is_known(peer, served):
     assert peer.is_serving(5.0)
 
 
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy", "HTTPS_PROXY", "all_proxy"])
+def test_nodes_find_one_another_whatever_proxy_the_environment_names(folder, served, monkeypatch, variable):
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    peer = Peer("server", f"127.0.0.1:{served[0].port}", Identity.read(folder, "client"))
+    assert peer.call("Decide", pb.DecideRequest(step=3), 5.0).step == 3
+    assert peer.is_serving(5.0)
+    peer.close()
+
+
 def test_a_refusal_carries_its_reason(peer):
     with pytest.raises(CallError, match="Decide at server: NOT_FOUND: device: expected another, found this"):
         peer.call("Decide", pb.DecideRequest(device="refuse"), 5.0)

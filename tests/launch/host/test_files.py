@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pathlib
 import tempfile
 
@@ -47,10 +49,15 @@ def test_nothing_there_is_none_and_nothing_else_is(tmp_path):
             files.read_json(tmp_path / "bad.json")
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "data.json"
     files.write_json(path, [1])
-    (tmp_path / ".data.json.tmp").mkdir()  # where the new content would go
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"expected a file that can be written, .* earlier files are kept"):
         files.write_json(path, [2])
     assert files.read_json(path) == [1]
+    assert list(tmp_path.iterdir()) == [path]
