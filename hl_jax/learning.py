@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hl_jax import evaluation, health, training
-from hl_jax.agents.world import Agent
+from hl_jax.agents.world import Agent, misfit
 from hl_jax.evaluation import Judged
 from hl_jax.optimum import oracle as optima
 from hl_jax.optimum.oracle import Optimum
@@ -92,16 +92,20 @@ def train(
       progress: called after each epoch with its number (from 1) and what the decisions are worth now ([S]).
 
     Raises:
-      ValueError: if there are no seeds, or one twice, or nobody can tell the optimum.
+      ValueError: if there are no seeds, or one twice, the agent was made for other devices or models, or nobody can
+        tell the optimum.
     """
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
     if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
         raise ValueError(f"seeds: expected at least one, distinct and from 0 on, found {seeds!r}")
+    if wrong := misfit(agent, scenario):
+        raise ValueError(wrong)
     init, epoch = training.programs(agent)
     params = training.params_for(agent, scenario)
     starts = evaluation.judged_states(params)
     truth = evaluation.optima(params, starts)
     run = init(jnp.array(chosen, jnp.int32), params)
+    run = run.replace(agent=agent.under(run.agent, scenario.constraint))  # which may be another than it was made with
     reports: list[training.Report] = []
     worth: list[Judged] = []
     failed: list[str | None] = [None] * len(chosen)
@@ -153,17 +157,14 @@ def evaluate(trained: Trained, scenario: Scenario | None = None) -> Judged:
 
     Args:
       trained: the policies.
-      scenario: where; as many devices and choices as in training. None: where they were trained.
+      scenario: where; with the devices and models of the training. None: where they were trained.
 
     Raises:
-      ValueError: if the scenario is of another size, or nobody can tell its optimum.
+      ValueError: if the scenario is of other devices or models, or nobody can tell its optimum.
     """
     scenario = trained.scenario if scenario is None else scenario
-    expected, found = ((one.users, one.choices) for one in (trained.scenario, scenario))
-    if expected != found:
-        raise ValueError(
-            f"scenario: expected {expected[0]} devices of {expected[1]} choices, found {found[0]} of {found[1]}"
-        )
+    if other := trained.scenario.unlike(scenario):
+        raise ValueError(f"scenario {scenario.name}: {other}")
     params = training.params_for(trained.agent, scenario)
     starts = evaluation.judged_states(params)
     states = trained.agent.under(trained.states, scenario.constraint)

@@ -103,7 +103,8 @@ class Timing:
             elif field.name.endswith("_cores"):
                 _integer(value, field.name, 1)
             elif field.name != "local_ms":
-                _number(value, field.name, 0.0)
+                # A task's time is above 0 wherever it runs: what is judged is divided by the least.
+                _number(value, field.name, 1e-6 if field.name in ("edge_ms", "cloud_ms") else 0.0)
         for node in ("edge", "cloud"):
             share, alone = getattr(self, f"{node}_share_ms"), getattr(self, f"{node}_ms")
             _require(share <= alone, f"{node}_share_ms", f"at most {node}_ms = {alone:g}", share)
@@ -245,6 +246,27 @@ class Scenario:
     def as_data(self) -> dict[str, Any]:
         """Plain data: dictionaries, tuples, texts and numbers, which JSON can hold."""
         return dataclasses.asdict(self)
+
+    def unlike(self, other: Scenario) -> str:
+        """What another scenario has otherwise of that by which a decision is known; empty if nothing.
+
+        A decision names devices by their place and choices by their number, so what learned here may decide there only
+        if the same devices and models stand in the same places, models with the same accuracies, and if edge and cloud
+        are choices in both. Links, speeds, cores, times, load and the constraint are conditions, which may differ.
+
+        Returns:
+          One line: what is expected as here, what is found there.
+        """
+        for what, mine, theirs in (
+            ("devices", [device.name for device in self.devices], [device.name for device in other.devices]),
+            ("models", self.pool.names, other.pool.names),
+            ("accuracies (%)", self.pool.accuracy, other.pool.accuracy),
+            ("choices", self.choice_labels(), other.choice_labels()),
+        ):
+            if list(mine) != list(theirs):
+                expected, found = (", ".join(map(str, values)) for values in (mine, theirs))
+                return f"{what}: expected {expected}, found {found}"
+        return ""
 
     @property
     def users(self) -> int:

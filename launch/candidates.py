@@ -19,7 +19,7 @@ from hl_jax.scenario import Scenario
 from launch.fleet.adapter import TestbedEnv
 from launch.fleet.inventory import read_inventory
 from launch.host import errors, files
-from launch.host.errors import InputError
+from launch.host.errors import InputError, RunError
 from launch.host.records import as_data
 from launch.inputs.flags import chosen_scenario, scenario_file
 from launch.runs.folder import RunFolder
@@ -42,20 +42,21 @@ class Entry:
     standard_error_ms: float
     twin_art_ms: float | None  # None: not among the twin's best
     over_best_percent: float
+    measurements: int  # steps that this rests on
+    steps_with_lost_requests: int  # which it doesn't
 
 
 def _decisions(scenario: Scenario) -> list[tuple[str, tuple[int, ...]]]:
     """What the seeds of the given runs decided."""
     labels, found = scenario.choice_labels(), []
     for folder in _RUNS.value:
-        summary = RunFolder(pathlib.Path(folder)).summary()
+        run = RunFolder(pathlib.Path(folder))
+        summary = run.summary()
         if summary is None:
             raise InputError(f"--run_dirs: expected finished runs, found no summary.json in {folder}")
+        if other := scenario.unlike(run.settings().scenario):
+            raise InputError(f"--run_dirs: {other} in {folder} (those of --scenario are expected)")
         for seed in summary.seeds:
-            if len(seed.decision) != scenario.users or not set(seed.decision) <= set(labels):
-                raise InputError(
-                    f"--run_dirs: expected {scenario.users} devices of this pool, found others in {folder}"
-                )
             action = tuple(labels.index(choice) for choice in seed.decision)
             found.append((f"{pathlib.Path(folder).name}, seed {seed.seed}", canonical(scenario, action)))
     return found
@@ -73,15 +74,24 @@ def main() -> None:
     decided = _decisions(scenario)
     times: dict[tuple[int, ...], list[float]] = {action: [] for action, _ in candidates}
     times |= {action: [] for _, action in decided}
+    lost = dict.fromkeys(times, 0)
     inventory = read_inventory(_INVENTORY.value)
     with TestbedEnv(scenario, inventory, simulator.make_params(scenario)) as env:
         env.profile(candidates[0][0], 2)
         for _ in range(_TIMES.value):
             for action in times:
-                times[action].append(float(np.nanmean(env.profile(action, 1))))
+                (response,) = env.profile(action, 1)
+                if np.isfinite(response).all():
+                    times[action].append(float(response.mean()))
+                else:  # the mean of those who answered would be another fleet's
+                    lost[action] += 1
+    labels = scenario.choice_labels()
+    if silent := [action for action, values in times.items() if not values]:
+        decision = " ".join(labels[choice] for choice in silent[0])
+        raise RunError(f"measurements: expected a step without a lost request, found none of {decision}")
     mean = {action: float(np.mean(values)) for action, values in times.items()}
     best = min((action for action, _ in candidates), key=lambda action: mean[action])
-    labels, predicted = scenario.choice_labels(), dict(candidates)
+    predicted = dict(candidates)
 
     def entry(name: str, action: tuple[int, ...]) -> Entry:
         return Entry(
@@ -91,13 +101,16 @@ def main() -> None:
             standard_error_ms=round(float(np.std(times[action]) / np.sqrt(len(times[action]))), 2),
             twin_art_ms=round(predicted[action], 2) if action in predicted else None,
             over_best_percent=round(100.0 * (mean[action] / mean[best] - 1.0), 2),
+            measurements=len(times[action]),
+            steps_with_lost_requests=lost[action],
         )
 
     rows = [entry(f"candidate {place + 1}", action) for place, (action, _) in enumerate(candidates)]
     rows += [entry(name, action) for name, action in decided]
     for row in rows:
         numbers = f"{row.art_ms:>8.2f} ± {row.standard_error_ms:<5.2f} {row.over_best_percent:>+7.2f} %"
-        print(f"{row.what:<28} {numbers}  {' '.join(row.decision)}")
+        note = f"  ({row.steps_with_lost_requests} steps lost)" if row.steps_with_lost_requests else ""
+        print(f"{row.what:<28} {numbers}  {' '.join(row.decision)}{note}")
     near = sum(row.over_best_percent <= 5.0 for row in rows[len(candidates) :])
     if decided:
         print(f"{near} of {len(decided)} decisions within 5 % of the best measured candidate")

@@ -13,6 +13,7 @@ import functools
 import json
 import math
 import pathlib
+import sys
 
 import jax
 import numpy as np
@@ -28,9 +29,11 @@ from launch.host.runtime import use_compilation_cache
 from launch.inputs.agents import make_agent
 from launch.inputs.flags import scenario_file
 from launch.inputs.settings import Settings
+from launch.runs import learned
 from launch.runs.folder import RunFolder
 from launch.runs.history import judged
-from launch.runs.on_simulator import Group, load_groups, solve
+from launch.runs.learned import Learned
+from launch.runs.on_simulator import solve
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("format", "table", ["table", "json"], "A table to read, or JSON for tools.")
@@ -75,9 +78,8 @@ def _asked(trained: Settings, constraint: str) -> Settings:
             other = other.with_users(scenario.users)
         except ValueError as error:
             raise InputError(f"--scenario: {error} in {FLAGS.scenario}") from error
-        if other.choices != scenario.choices:
-            expected = f"{scenario.choices} choices a device, as in the run"
-            raise InputError(f"--scenario: expected {expected}, found {other.choices} in {FLAGS.scenario}")
+        if difference := scenario.unlike(other):
+            raise InputError(f"--scenario: {difference} in {FLAGS.scenario} (the run's are expected)")
         scenario = dataclasses.replace(other, constraint=scenario.constraint)
     label = trained.constraint
     if constraint:
@@ -90,9 +92,9 @@ def _asked(trained: Settings, constraint: str) -> Settings:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _evaluate_all(agent: Agent, states: AgentState, params: EnvParams, starts: EnvState) -> evaluation.Evaluation:
-    """Evaluates a group's states (leading axis S). One program serves every constraint."""
-    return jax.vmap(lambda state: evaluation.evaluate(lambda obs: agent.decide(state, obs), params, starts))(states)
+def _evaluate(agent: Agent, state: AgentState, params: EnvParams, starts: EnvState) -> evaluation.Evaluation:
+    """Evaluates what one seed has learned. One program serves every seed and constraint."""
+    return evaluation.evaluate(lambda obs: agent.decide(state, obs), params, starts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,37 +128,48 @@ def judge(folder: RunFolder) -> list[Result]:
     trained = folder.settings()
     asked = [_asked(trained, constraint) for constraint in asked_constraints(FLAGS.constraint)]
     agent = make_agent(trained.agent, trained.config, trained.scenario)
-    groups = load_groups(agent, training.params_for(agent, trained.scenario), trained, folder)
-    return [_judge(trained, one, groups, agent) for one in asked]
+    found = learned.read(trained, folder)
+    _tell_what_is_missing(trained, agent, found)
+    return [_judge(trained, one, found, agent) for one in asked]
 
 
-def _judge(trained: Settings, asked: Settings, groups: list[Group], agent: Agent) -> Result:
+def _tell_what_is_missing(trained: Settings, agent: Agent, found: dict[int, Learned]) -> None:
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    if absent := [seed for seed in trained.seeds if seed not in found]:
+        say(f"left out, because they have no checkpoint: seeds {', '.join(map(str, absent))}")
+    if early := {seed: one.epoch for seed, one in found.items() if one.epoch < agent.epochs}:
+        where = ", ".join(f"seed {seed} after {epoch}" for seed, epoch in early.items())
+        say(f"not at their last epoch, {agent.epochs}: {where}")
+    if trained.real is not None and not trained.real.twin:
+        say("learned on real nodes without a twin: times below are the scenario's calibration, not that fleet's")
+
+
+def _judge(trained: Settings, asked: Settings, found: dict[int, Learned], agent: Agent) -> Result:
     labels = asked.scenario.choice_labels()
     params = training.params_for(agent, asked.scenario)
     starts = evaluation.judged_states(params)
     oracle = solve(params, starts)
     seeds = []
-    for group in groups:
-        states = agent.under(group.run.agent, asked.scenario.constraint)
-        every = jax.tree.map(np.asarray, _evaluate_all(agent, states, params, starts))
-        for lane, seed in enumerate(group.seeds):
-            if seed not in group.history:
-                continue
-            seen = judged(jax.tree.map(lambda leaf, lane=lane: leaf[lane], every), oracle)
-            assert seen.art_ms is not None
-            assert seen.regret_percent is not None
-            seeds.append(
-                Verdict(
-                    seed=seed,
-                    epoch=group.epoch,
-                    art_ms=seen.art_ms,
-                    oracle_art_ms=oracle.art_ms,
-                    regret_percent=seen.regret_percent,
-                    accuracy=seen.accuracy,
-                    feasible=seen.feasible,
-                    decision=tuple(labels[choice] for choice in seen.decision),
-                )
+    for seed, one in found.items():
+        state = agent.under(one.state, asked.scenario.constraint)
+        every = jax.tree.map(np.asarray, _evaluate(agent, state, params, starts))
+        seen = judged(every, oracle)
+        assert seen.art_ms is not None
+        assert seen.regret_percent is not None
+        seeds.append(
+            Verdict(
+                seed=seed,
+                epoch=one.epoch,
+                art_ms=seen.art_ms,
+                oracle_art_ms=oracle.art_ms,
+                regret_percent=seen.regret_percent,
+                accuracy=seen.accuracy,
+                feasible=seen.feasible,
+                decision=tuple(labels[choice] for choice in seen.decision),
             )
+        )
     return Result(
         experiment=asked.scenario.name,
         trained_on=trained.scenario.name,

@@ -76,7 +76,7 @@ def main() -> None:
         cells = " | ".join(cell(times[mode][recipe.name]) for mode in modes)
         print(
             f"| {recipe.name} ({recipe.width:g}) | {recipe.kind} | {cpu_ms[recipe.name]:.2f} | {cells} | "
-            f"{paper.get(recipe.name, float('nan')):.1f} |"
+            f"{f'{paper[recipe.name]:.1f}' if recipe.name in paper else 'none'} |"
         )
     known = {name: float(paper[name]) for name in names if name in paper}
     wrong = disagreements({name: cpu_ms[name] for name in known}, known)

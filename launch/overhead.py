@@ -24,9 +24,12 @@ _STEPS = flags.DEFINE_integer("steps", 200, "Random joint actions.", lower_bound
 _FORMAT = flags.DEFINE_enum("format", "table", ["table", "json"], "A table to read, or JSON for tools.")
 
 
-def _row(values: list[float]) -> dict[str, float]:
-    quantiles = np.percentile(values, [50, 95]) if values else [float("nan")] * 2
-    return {"requests": len(values), "median": round(float(quantiles[0]), 2), "p95": round(float(quantiles[1]), 2)}
+def _row(values: list[float]) -> dict[str, float | None]:
+    """How many, their median and 95 % quantile (ms); None where there is none."""
+    if not values:
+        return {"requests": 0, "median": None, "p95": None}
+    median, high = np.percentile(values, [50, 95])
+    return {"requests": len(values), "median": round(float(median), 2), "p95": round(float(high), 2)}
 
 
 def main() -> None:
@@ -57,7 +60,8 @@ def main() -> None:
     print(f"{_STEPS.value} steps of {scenario.users} devices, {cores} cores, load average {average:.1f}")
     print(f"{'where':<9} {'requests':>8} {'median':>7} {'p95':>7}")
     for name, row in rows.items():
-        print(f"{name:<9} {row['requests']:>8} {row['median']:>7.2f} {row['p95']:>7.2f}")
+        shown = " ".join(f"{'none' if row[key] is None else row[key]:>7}" for key in ("median", "p95"))
+        print(f"{name:<9} {row['requests']:>8} {shown}")
 
 
 if __name__ == "__main__":

@@ -87,8 +87,9 @@ def _new_folder(chosen: Settings, closing: contextlib.ExitStack) -> RunFolder:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         return new_folder(f"{chosen.scenario.name}-{chosen.agent}-{now}", closing)
     folder = RunFolder(pathlib.Path(FLAGS.run_dir))
-    closing.enter_context(folder.held())
     folder.check_new()  # even a finished run is only touched by --resume
+    closing.enter_context(folder.held())
+    folder.check_new()
     return folder
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
+
+from hl_jax.scenario import LARGEST, shown
 
 
 def option(default: Any, why: str, **limits: Any) -> Any:
-    """A configuration field: `why` is its flag's help, `limits` may hold low, high, choices, power_of_two."""
+    """A configuration field: `why` is its flag's help, `limits` may hold low, high, choices, power_of_two.
+
+    A number without limits is within `LARGEST` of 0: nothing is learned with an infinite one.
+    """
     return dataclasses.field(default=default, metadata={"help": why, **limits})
 
 
@@ -28,8 +32,8 @@ def check_options(config: Any) -> None:
         value, limits = getattr(config, field.name), field.metadata
         if "choices" in limits and value not in limits["choices"]:
             raise ValueError(f"--{field.name}: expected one of {', '.join(limits['choices'])}, found {value!r}")
-        low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
+        low, high = limits.get("low", -LARGEST), limits.get("high", LARGEST)
         if isinstance(value, (int, float)) and not low <= value <= high:
-            raise ValueError(f"--{field.name}: expected a value in [{low:g}, {high:g}], found {value!r}")
+            raise ValueError(f"--{field.name}: expected a value in [{low:g}, {high:g}], found {shown(value)}")
         if limits.get("power_of_two") and value & (value - 1):
             raise ValueError(f"--{field.name}: expected a power of two, found {value!r}")

@@ -115,6 +115,22 @@ class Agent(Protocol):
         """The state with another constraint (%) asked of it; as it is, if the constraint was learned from penalties."""
 
 
+def misfit(agent: Agent, scenario: Scenario) -> str:
+    """Why an agent isn't one for this scenario, as far as it says for what it was made: one line; empty if it is.
+
+    It may say so by `users` (N), `choices` (C) and `accuracy` ([C], %); ours do.
+    """
+    for name, expected in (
+        ("users", scenario.users),
+        ("choices", scenario.choices),
+        ("accuracy", scenario.choice_accuracy()),
+    ):
+        found = getattr(agent, name, expected)
+        if found != expected:
+            return f"agent: expected one made for scenario {scenario.name} ({name} {expected}), found one for {found}"
+    return ""
+
+
 class Penalised:
     """What agents share that learn their constraint from penalties."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import optimize, sparse
 
 from hl_jax import simulator
-from hl_jax.choices import choice_count, node_choices, node_tasks
+from hl_jax.choices import node_choices, node_tasks
 from hl_jax.objective import ROUNDING
 
 ADDITIVE_TOLERANCE = 1e-5  # relative; a few float32 roundings
@@ -25,8 +25,8 @@ class Program:
     """A fleet as the program sees it: offloaded, device i takes `part[i, node] + node[node, n]` beside n - 1 others."""
 
     local: np.ndarray  # [N, l] ms
-    part: np.ndarray  # [N, 2] ms at edge and cloud
-    node: np.ndarray  # [2, N+1] ms, by number of tasks; 0 is never read
+    part: np.ndarray  # [N, D] ms at edge and cloud; D is 2, or 0 where nothing can be offloaded
+    node: np.ndarray  # [D, N+1] ms, by number of tasks; 0 is never read
     accuracy: np.ndarray  # [C] %
     constraint: float  # %
 
@@ -49,18 +49,21 @@ def probe(params: simulator.EnvParams, conditions: simulator.Conditions | None =
       conditions: background load and links; the scenario's own where None.
 
     Raises:
-      ValueError: if offloaded tasks' times aren't a device's part plus a node's part, or nothing can be offloaded.
+      ValueError: if offloaded tasks' times aren't a device's part plus a node's part.
     """
     users, models = params.local_ms.shape
-    if params.accuracy.shape[0] != choice_count(models):
-        raise ValueError(f"choices: expected {models} models, edge and cloud, found {params.accuracy.shape[0]} choices")
     conditions = params.start if conditions is None else conditions
+    evaluate = jax.jit(jax.vmap(simulator.response_ms, in_axes=(None, None, 0)))
+    accuracy, constraint = np.asarray(params.accuracy, np.float64), float(params.constraint)
+    if params.accuracy.shape[0] == models:  # nothing can be offloaded
+        each = np.full((users, models), np.arange(models), np.int32).T
+        local = np.asarray(evaluate(params, conditions, each), np.float64).T
+        return Program(local, np.zeros((users, 0)), np.zeros((0, users + 1)), accuracy, constraint)
     # On each node: each device alone; then for each n the first n devices, and the last n. The others compute locally.
     alone = np.eye(users, dtype=bool)
     first = np.arange(users)[None, :] < np.arange(1, users + 1)[:, None]
     joint = [np.full((users, models), np.arange(models)).T]
     joint += [np.where(there, node, 0) for node in node_choices(models) for there in (alone, first, first[:, ::-1])]
-    evaluate = jax.jit(jax.vmap(simulator.response_ms, in_axes=(None, None, 0)))
     times = np.asarray(evaluate(params, conditions, np.concatenate(joint).astype(np.int32)), np.float64)
     local, rest = times[:models].T, times[models:].reshape(2, 3, users, users)
     part, node = np.zeros((users, 2)), np.zeros((2, users + 1))
@@ -76,8 +79,7 @@ def probe(params: simulator.EnvParams, conditions: simulator.Conditions | None =
                     "response times: expected an offloaded task's to be a device's part plus a node's, "
                     f"found a difference of {worst:g} ms"
                 )
-    accuracy = np.asarray(params.accuracy, np.float64)
-    return Program(local=local, part=part, node=node, accuracy=accuracy, constraint=float(params.constraint))
+    return Program(local, part, node, accuracy, constraint)
 
 
 def solve(program: Program, relative_gap: float = 1e-7, time_limit_s: float = 120.0) -> Solution:
@@ -95,15 +97,17 @@ def solve(program: Program, relative_gap: float = 1e-7, time_limit_s: float = 12
       ValueError: if no joint action meets the constraint, or none was found in time.
     """
     users, models = program.local.shape
-    choices = choice_count(models)
+    nodes = program.part.shape[1]
+    choices = models + nodes
     counts = np.arange(users + 1)
     cost = np.concatenate([np.hstack([program.local, program.part]).reshape(-1), (counts * program.node).reshape(-1)])
     taken, occupied = users * choices, users + 1
     identity = sparse.identity(users, format="csr")
-    one_choice = sparse.hstack([sparse.kron(identity, np.ones((1, choices))), sparse.csr_matrix((users, 2 * occupied))])
+    no_counts = sparse.csr_matrix((users, nodes * occupied))
+    one_choice = sparse.hstack([sparse.kron(identity, np.ones((1, choices))), no_counts])
     rows, low, high = [one_choice], [np.ones(users)], [np.ones(users)]
-    for node in (0, 1):
-        one_count, tasks = np.zeros((1, taken + 2 * occupied)), np.zeros((1, taken + 2 * occupied))
+    for node in range(nodes):
+        one_count, tasks = np.zeros((1, taken + nodes * occupied)), np.zeros((1, taken + nodes * occupied))
         block = slice(taken + node * occupied, taken + (node + 1) * occupied)
         one_count[0, block] = 1.0
         tasks[0, node_choices(models)[node] : taken : choices] = 1.0
@@ -111,7 +115,7 @@ def solve(program: Program, relative_gap: float = 1e-7, time_limit_s: float = 12
         rows += [sparse.csr_matrix(one_count), sparse.csr_matrix(tasks)]
         low += [np.ones(1), np.zeros(1)]
         high += [np.ones(1), np.zeros(1)]
-    met = np.zeros((1, taken + 2 * occupied))
+    met = np.zeros((1, taken + nodes * occupied))
     met[0, :taken] = np.tile(program.accuracy, users)
     rows.append(sparse.csr_matrix(met))
     low.append(np.array([users * (program.constraint - ROUNDING)]))
@@ -132,7 +136,7 @@ def solve(program: Program, relative_gap: float = 1e-7, time_limit_s: float = 12
         )
     decision = np.argmax(result.x[:taken].reshape(users, choices), axis=1)
     table = np.hstack([program.local, program.part])
-    there = [int(count) for count in node_tasks(decision, models)]
+    there = [int(count) for count in node_tasks(decision, models)][:nodes]
     total = table[np.arange(users), decision].sum() + sum(n * program.node[node, n] for node, n in enumerate(there))
     return Solution(
         art_ms=float(total / users),

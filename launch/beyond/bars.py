@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -108,28 +109,40 @@ def _sweep(lines: Sequence[SweepLine]) -> str:
     )
 
 
+LONG = 10_000  # steps from which on a line is asked whether its steps have become longer
+
+
+def _noticed(line: EnduranceLine) -> bool:
+    """Whether a line that was asked what exploring costs has a good answer; None there means that it never noticed."""
+    window, after = line.worst_window_percent, line.steps_after_change
+    return window is not None and window <= 1.5 and after is not None and after <= 6
+
+
 def _endured(lines: Sequence[EnduranceLine]) -> bool:
     return all(
         line.not_finite == 0
         and line.over_share_percent <= 0.1
+        and line.worst_regret_percent is not None
         and line.worst_regret_percent <= 5.0
-        and line.step_time_ratio <= 1.1
-        and (line.worst_window_percent is None or line.worst_window_percent <= 1.5)
-        and (line.steps_after_change is None or line.steps_after_change <= 6)
+        and (line.steps < LONG or line.step_time_ratio <= 1.1)
+        and (line.worst_window_percent is None or _noticed(line))
         for line in lines
     )
 
 
 def _endurance(lines: Sequence[EnduranceLine]) -> str:
     windows = [line.worst_window_percent for line in lines if line.worst_window_percent is not None]
-    changes = [line.steps_after_change for line in lines if line.steps_after_change is not None]
+    changes = [line.steps_after_change for line in lines if line.worst_window_percent is not None]
+    after = "never" if None in changes else f"{max((one for one in changes if one is not None), default=0):g} steps"
+    regrets = [line.worst_regret_percent for line in lines]
+    worst = max(math.inf if one is None else one for one in regrets)
     return (
         f"{sum(line.steps * line.seeds for line in lines):,} steps, {sum(line.not_finite for line in lines)} runs not "
         f"finite; above 1 % in at most {max(line.over_share_percent for line in lines):.4f} % of a line's decisions "
         f"(of its evaluations {max(line.bad_evaluations_percent for line in lines):.3f} %), worst "
-        f"{max(line.worst_regret_percent for line in lines):.2f} %; window at most {max(windows, default=0.0):.2f} %, "
-        f"{max(changes, default=0):g} steps after the change, a step at most "
-        f"{max(line.step_time_ratio for line in lines):.2f} times as long at the end"
+        f"{worst:.2f} %; window at most {max(windows, default=0.0):.2f} %, after the change {after}, a step at most "
+        f"{max((line.step_time_ratio for line in lines if line.steps >= LONG), default=1.0):.2f} times as long at the end "
+        f"of {LONG:,} or more"
     )
 
 

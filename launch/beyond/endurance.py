@@ -116,7 +116,7 @@ def measure(course: Course) -> list[EnduranceLine]:
             decisions=int(each.size),
             over_share_percent=float(100.0 * over.mean()),
             bad_evaluations_percent=float(100.0 * over.any(axis=(2, 3)).mean()),
-            worst_regret_percent=float(each.max()),
+            worst_regret_percent=float(each.max()) if np.isfinite(each).all() else None,
             worst_window_percent=worst_window(np.concatenate(costs, axis=1), float(optima[0]))
             if course.priced
             else None,
@@ -154,6 +154,8 @@ def endurance(seeds: int, kept: Kept) -> list[EnduranceLine]:
     parts = {course.name: functools.partial(measure, course) for course in courses}
 
     def told(line: EnduranceLine) -> str:
-        return f"above 1 % {line.over_share_percent:.3f} %, worst {line.worst_regret_percent:.2f} %"
+        worst = line.worst_regret_percent
+        told = "broke its constraint" if worst is None else f"worst {worst:.2f} %"
+        return f"above 1 % {line.over_share_percent:.3f} %, {told}"
 
     return kept.measure(EnduranceLine, parts, told)

@@ -91,7 +91,7 @@ class EnduranceLine(Line):
     decisions: int  # judged, after the first `endurance.SETTLED` steps
     over_share_percent: float  # of them, above 1 % regret
     bad_evaluations_percent: float  # evaluations with such a decision in any state: the strictest reading
-    worst_regret_percent: float
+    worst_regret_percent: float | None  # None: a decision broke its constraint
     worst_window_percent: float | None  # highest mean cost of a window over the optimum; None: not asked
     steps_after_change: int | None  # None: there was none
     step_time_ratio: float  # a step at the end over one near the start

@@ -81,6 +81,35 @@ def fleet_of(scenario: Scenario, inventory: Inventory) -> Inventory:
     return dataclasses.replace(inventory, models=models, nodes=(*devices, edge, cloud), emulation=emulation)
 
 
+def check_same(scenario: Scenario, inventory: Inventory) -> None:
+    """Checks that a fleet that runs already is what a scenario says: choices are numbers, and mean what it says.
+
+    Raises:
+      InputError: if its devices, its models or their order are others; or, where they are emulated and thus known, its
+        links, speeds or cores.
+    """
+    names = [device.name for device in scenario.devices]
+    compared: list[tuple[str, Sequence[object], Sequence[object]]] = [
+        ("devices", list(names), [device.name for device in inventory.devices]),
+        ("models", list(scenario.pool.names), list(inventory.models)),
+    ]
+    if inventory.emulation is not None:
+        nodes = [*inventory.devices, inventory.edge, inventory.cloud]
+        tiers = [scenario.edge, scenario.cloud]
+        links = [*(device.link for device in scenario.devices), *(node.link for node in tiers)]
+        compared += [
+            ("links", links, [node.link for node in nodes]),
+            ("speeds", [device.speed for device in scenario.devices], [device.speed for device in inventory.devices]),
+            ("cores of edge and cloud", [node.cores for node in tiers], [node.cores for node in nodes[-2:]]),
+        ]
+    for what, expected, found in compared:
+        if expected != found:
+            wanted, there = (", ".join(map(str, values)) for values in (expected, found))
+            raise InputError(
+                f"{what}: expected scenario {scenario.name}'s {wanted}, found {there} in inventory {inventory.name}"
+            )
+
+
 class TestbedEnv:
     """A fleet of N devices as an environment. Use as a context: leaving it ends the nodes that it started.
 
@@ -114,10 +143,8 @@ class TestbedEnv:
         self.scenario = scenario
         local = starts_here(inventory) if local is None else local
         self.inventory = fleet_of(scenario, inventory) if local else inventory
-        names = [device.name for device in self.inventory.devices]
-        if names != [device.name for device in scenario.devices]:
-            found = ", ".join(names)
-            raise InputError(f"nodes: expected scenario {scenario.name}'s devices, found {found} in {inventory.name}")
+        if not local:
+            check_same(scenario, inventory)
         self.params = params
         self.note: dict[str, object] = {}
         self.deadline_s = self.inventory.deadline_ms / 1000.0

@@ -60,8 +60,9 @@ def write_json(path: pathlib.Path, content: object, indent: int | None = 1) -> N
 
     Raises:
       InputError: if the disk is full or the folder can't be written.
+      ValueError: for a number that isn't finite, which no JSON is: whoever has one says what it means.
     """
-    text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
+    text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     # A path that is no UTF-8 holds lone surrogates; written so, they are JSON's own escapes.
     write_atomically(path, text.encode("utf-8", "backslashreplace"))
 

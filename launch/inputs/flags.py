@@ -15,7 +15,7 @@ from absl import flags
 
 from hl_jax.agents import registry
 from hl_jax.objective import constraint_value
-from hl_jax.scenario import KNOBS, Scenario
+from hl_jax.scenario import KNOBS, Scenario, shown
 from launch.host.errors import InputError
 from launch.inputs import agents, scenario_files
 from launch.inputs.settings import Settings
@@ -190,11 +190,21 @@ def agent_config(agent: str) -> Any:
         raise InputError(str(error)) from error
 
 
+# Seeds are int32 keys; each has a history of its own in memory.
+LIMITS = (
+    ("seeds", 1, 10**6),
+    ("first_seed", 0, 2**31 - 1 - 10**6),
+    ("lanes", 1, 2**16),
+    ("threads", 0, 2**12),
+    ("checkpoint_epochs", 1, 10**9),
+)
+
+
 def settings() -> Settings:
     """All flags of a run as validated settings."""
-    for name, low in (("seeds", 1), ("first_seed", 0), ("lanes", 1), ("threads", 0), ("checkpoint_epochs", 1)):
-        if int(FLAGS[name].value or 0) < low:
-            raise InputError(f"--{name}: expected at least {low}, found {FLAGS[name].value}")
+    for name, low, high in LIMITS:
+        if not low <= int(FLAGS[name].value or 0) <= high:
+            raise InputError(f"--{name}: expected a whole number in [{low}, {high}], found {shown(FLAGS[name].value)}")
     scenario = chosen_scenario(scenario_file(), FLAGS.users, FLAGS.constraint)
     return Settings(
         scenario=scenario,

@@ -26,18 +26,18 @@ import numpy as np
 
 from hl_jax import health, simulator, training
 from hl_jax.agents.stepped import Stepped, host_world
-from hl_jax.agents.world import Agent, AgentState, Run, Totals, observed_levels
+from hl_jax.agents.world import AgentState
 from hl_jax.optimum import oracle
 from launch.fleet.adapter import TestbedEnv
 from launch.fleet.inventory import inventory_from
 from launch.host.errors import InputError, RunError
 from launch.host.progress import Progress
-from launch.host.records import as_data, from_data
 from launch.inputs.agents import make_agent
 from launch.inputs.settings import Settings
-from launch.runs import checkpoints, on_simulator
+from launch.runs import learned
 from launch.runs.folder import RunFolder
 from launch.runs.history import Measured, Oracle, Row, Worth, row
+from launch.runs.learned import Seed
 from launch.runs.summary import Failure, failure
 
 
@@ -56,70 +56,6 @@ def _terminated_like_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@dataclasses.dataclass
-class Seed:
-    """One seed's run: where it is, what it has shown, and what it has measured of each decision."""
-
-    number: int
-    run: Run
-    before: tuple[int, int]  # real and model steps that the agent had taken elsewhere
-    epoch: int = 0
-    rows: list[Row] = dataclasses.field(default_factory=list)
-    seen: dict[str, tuple[int, float]] = dataclasses.field(default_factory=dict)  # decision: how often, sum of ART (ms)
-    failure: Failure | None = None  # why it learns no more; its last finite policy goes on deciding
-
-
-@dataclasses.dataclass(frozen=True)
-class _Notes:
-    """What a checkpoint holds beside a seed's arrays."""
-
-    epoch: int
-    rows: list[Row]
-    seen: dict[str, tuple[int, float]]
-    before: tuple[int, int]
-    failure: Failure | None
-
-
-def load_seed(seed: Seed, settings: Settings, folder: RunFolder) -> Seed:
-    """The seed at its last checkpoint, if it has one.
-
-    Raises:
-      InputError: if that is damaged or belongs to other settings.
-    """
-    path = folder.seed(seed.number)
-    if not path.exists():
-        return seed
-    run, data = checkpoints.load(path, seed.run, settings.digest)
-    notes = from_data(_Notes, data, str(path))
-    return Seed(
-        number=seed.number,
-        run=run,
-        before=notes.before,
-        epoch=notes.epoch,
-        rows=notes.rows,
-        seen=notes.seen,
-        failure=notes.failure,
-    )
-
-
-def _first_run(agent: Agent, number: int, obs: jax.Array) -> Run:
-    """A seed's run before its first epoch, in the observed state [F]. Keys are those of a simulated run."""
-    _, agent_key, env_key = jax.random.split(jax.random.key(number), 3)
-    return Run(agent=jax.jit(agent.init)(agent_key, obs), env=jnp.int32(0), env_key=env_key, totals=Totals.zero())
-
-
-def trained_agents(settings: Settings, folder: RunFolder) -> dict[int, AgentState]:
-    """What each seed of a run on real nodes has learned: its agent's state.
-
-    Raises:
-      InputError: if a checkpoint is damaged or belongs to other settings.
-    """
-    agent = make_agent(settings.agent, settings.config, settings.scenario)
-    obs = jnp.zeros(len(observed_levels(settings.scenario)), jnp.int32)
-    first = {number: Seed(number, _first_run(agent, number, obs), (0, 0)) for number in settings.seeds}
-    return {number: load_seed(seed, settings, folder).run.agent for number, seed in first.items()}
 
 
 class RealRun:
@@ -157,33 +93,31 @@ class RealRun:
         if (theirs.agent, theirs.config) != (self.settings.agent, self.settings.config):
             expected = f"a run of --agent={self.settings.agent} with the same constants"
             raise InputError(f"--init_from: expected {expected}, found other ones of {theirs.agent} in {folder}")
+        if other := self.settings.scenario.unlike(theirs.scenario):
+            raise InputError(f"--init_from: {other} in {folder} (this run's are expected)")
         if folder.summary() is None:
             raise InputError(f"--init_from: expected a finished run, found one without summary.json in {folder}")
-        there = trained_agents if theirs.real is not None else on_simulator.trained_agents
-        agents = there(theirs, folder)
-        return [agents[seed] for seed in theirs.seeds]
+        agents = learned.read(theirs, folder)
+        if missing := [seed for seed in theirs.seeds if seed not in agents]:
+            found = f"none of seed {', '.join(map(str, missing))}"
+            raise InputError(f"--init_from: expected a checkpoint of every seed, found {found} in {folder}")
+        return [agents[seed].state for seed in theirs.seeds]
 
     # -- State ------------------------------------------------------------------------------------------------------
 
     def fresh(self, number: int, obs: jax.Array) -> Seed:
-        """A seed before its first epoch, in the observed state [F].
-
-        Raises:
-          InputError: if the run to go on from is of another size.
-        """
-        run, before = _first_run(self.agent, number, obs), (0, 0)
+        """A seed before its first epoch, in the observed state [F]."""
+        run, before = learned.first_run(self.agent, number, obs), (0, 0)
         if self._donors:
             donor = self._donors[self.settings.seeds.index(number) % len(self._donors)]
-            if jax.tree.map(jnp.shape, donor) != jax.tree.map(jnp.shape, run.agent):
-                raise InputError(f"--init_from: expected agents of this size, found others in {self.real.init_from}")
             before = (int(donor.real_steps), int(donor.model_steps))
             # Its own draws, or all that start from one donor would be alike.
+            donor = self.agent.under(donor, self.settings.scenario.constraint)
             run = dataclasses.replace(run, agent=donor.replace(key=run.agent.key, obs=run.agent.obs))
         return Seed(number=number, run=run, before=before)
 
     def _save(self, seed: Seed) -> None:
-        notes = _Notes(epoch=seed.epoch, rows=seed.rows, seen=seed.seen, before=seed.before, failure=seed.failure)
-        checkpoints.save(self.folder.seed(seed.number), seed.run, as_data(notes), self.settings.digest)
+        seed.save(self.settings, self.folder)
 
     # -- Learning ---------------------------------------------------------------------------------------------------
 
@@ -204,7 +138,7 @@ class RealRun:
         with _terminated_like_interrupted(), self.env, Progress(self.agent.epochs * len(seeds), 0, what) as progress:
             for number in seeds:
                 fresh = self.fresh(number, jnp.asarray(self.env.reset()))
-                seed = load_seed(fresh, self.settings, self.folder)
+                seed = learned.load_seed(fresh, self.settings, self.folder)
                 progress.advance(seed.epoch, f"seed {number}")
                 while seed.epoch < self.agent.epochs and seed.failure is None:
                     self._advance(seed, progress)

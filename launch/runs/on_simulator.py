@@ -19,6 +19,7 @@ import numpy as np
 from hl_jax import evaluation, training
 from hl_jax.agents.world import Agent, AgentState, Run
 from hl_jax.simulator import EnvParams, EnvState
+from launch.host.errors import InputError
 from launch.host.progress import Progress
 from launch.host.records import as_data, from_data
 from launch.inputs.agents import make_agent
@@ -60,8 +61,15 @@ class _Notes:
 
 
 def solve(params: EnvParams, starts: EnvState) -> Oracle:
-    """The true optimum in each of these states."""
-    return Oracle(optima=evaluation.optima(params, starts))
+    """The true optimum in each of these states.
+
+    Raises:
+      InputError: if nobody can tell it: a fleet too large for a proof in time.
+    """
+    try:
+        return Oracle(optima=evaluation.optima(params, starts))
+    except ValueError as error:
+        raise InputError(f"--scenario: {error}") from error
 
 
 def load_groups(agent: Agent, params: EnvParams, settings: Settings, folder: RunFolder) -> list[Group]:
@@ -86,17 +94,6 @@ def load_groups(agent: Agent, params: EnvParams, settings: Settings, folder: Run
             group.epoch, group.history, group.failures = notes.epoch, notes.history, notes.failures
         found.append(group)
     return found
-
-
-def trained_agents(settings: Settings, folder: RunFolder) -> dict[int, AgentState]:
-    """What each seed of a run on the simulator has learned: its agent's state.
-
-    Raises:
-      InputError: if a checkpoint is damaged or belongs to other settings.
-    """
-    agent = make_agent(settings.agent, settings.config, settings.scenario)
-    groups = load_groups(agent, training.params_for(agent, settings.scenario), settings, folder)
-    return {seed: state for group in groups for seed, state in group.agents().items()}
 
 
 class Simulation:

@@ -179,7 +179,7 @@ def test_evaluating_elsewhere_asks_another_optimum(trained):
     there = hl_jax.evaluate(trained, weak)
     assert there.optimum_ms > trained.optimum_ms
     assert there.regret_percent.shape == (2,)
-    with pytest.raises(ValueError, match="scenario: expected 2 devices of 5 choices, found 3 of 5"):
+    with pytest.raises(ValueError, match="scenario small: devices: expected S1, S2, found S1, S2, S3"):
         hl_jax.evaluate(trained, small_scenario(3))
 
 

@@ -73,3 +73,23 @@ def test_the_best_decision_of_a_large_scenario_offloads_a_fifth(name: str) -> No
         alone = milp.probe(params)
         local = milp.solve(dataclasses.replace(alone, part=alone.part + 1e6), relative_gap=1e-4)
         assert local.art_ms > 1.01 * found.art_ms, "all local would be within 1 %"
+
+
+@pytest.mark.parametrize("users", [1, 3, 5, 6])
+def test_a_fleet_that_offloads_nothing_has_an_optimum_too(users: int) -> None:
+    """`--knobs=models`: devices differ in speed and link, and the models' accuracies must do."""
+    scenario = load_scenario(SCENARIOS / "unequal.toml" if users <= 5 else SCENARIOS / "ten.toml").with_users(users)
+    params = simulator.make_params(scenario.with_knobs("models"))
+    assert params.accuracy.shape[0] == params.local_ms.shape[1]
+    found = milp.optimum(params)
+    best = oracle.brute_force(params)
+    assert found.art_ms == pytest.approx(best.art_ms, rel=1e-6)
+    assert tuple(found.decision) in {tuple(one) for one in best.optimal.tolist()}
+    assert oracle.optimum(params).art_ms == pytest.approx(best.art_ms, rel=1e-6)
+
+
+def test_a_large_fleet_that_offloads_nothing_is_solved() -> None:
+    scenario = load_scenario(SCENARIOS / "hundred.toml").with_knobs("models")
+    best = oracle.optimum(simulator.make_params(scenario))
+    assert len(best.decision) == 100
+    assert max(best.decision) < len(scenario.pool.names)

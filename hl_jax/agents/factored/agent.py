@@ -93,6 +93,10 @@ class Factored:
         return self.model.users
 
     @property
+    def choices(self) -> int:
+        return len(self.accuracy)
+
+    @property
     def recent_steps(self) -> int:
         """Real steps whose reports are kept one by one."""
         return -(-self.config.recent // self.users)

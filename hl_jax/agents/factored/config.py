@@ -34,7 +34,10 @@ class FactoredConfig:
         512.0, "real steps after which a report counts 1/e as much; what changes slowly is followed so fast", low=1.0
     )
     recent: int = option(
-        160, "latest reports that the model is linearised for anew at each step; earlier ones are summed up", low=1
+        160,
+        "latest reports that the model is linearised for anew at each step; earlier ones are summed up",
+        low=1,
+        high=10**4,
     )
     caution: float = option(
         1.5,

@@ -104,6 +104,14 @@ class Hybrid(Penalised):
     def penalty_factor(self) -> float:
         return self.learner.config.penalty_factor
 
+    @property
+    def users(self) -> int:
+        return self.learner.users
+
+    @property
+    def choices(self) -> int:
+        return self.learner.choices
+
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> AgentState:
         return self.learner.init(key, obs)
 

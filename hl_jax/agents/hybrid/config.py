@@ -37,13 +37,13 @@ class HybridConfig:
     epsilon_end: float = option(0.05, "the same once it has fallen", low=0.0, high=1.0)
     epsilon_epochs: float = option(0.25, "part of the epochs over which epsilon falls linearly", low=0.0, high=1.0)
     width: int = option(64, "hidden units of the Q-network and of the system model", low=1, high=4096)
-    batch: int = option(64, "transitions in a minibatch", low=1)
+    batch: int = option(64, "transitions in a minibatch", low=1, high=2**16)
     q_learning_rate: float = option(5e-3, "Adam's step for the Q-network at the start", low=0.0, high=1.0)
     model_learning_rate: float = option(1e-2, "Adam's step for the system model at the start", low=0.0, high=1.0)
     learning_rate_end: float = option(0.02, "part of both steps that is left at the end (cosine)", low=0.0, high=1.0)
-    direct_capacity: int = option(8192, "transitions D_direct holds", low=2, power_of_two=True)
-    world_capacity: int = option(8192, "transitions D_world holds", low=2)
-    plan_capacity: int = option(8192, "transitions D_plan holds", low=2, power_of_two=True)
+    direct_capacity: int = option(8192, "transitions D_direct holds", low=2, high=2**22, power_of_two=True)
+    world_capacity: int = option(8192, "transitions D_world holds", low=2, high=2**22)
+    plan_capacity: int = option(8192, "transitions D_plan holds", low=2, high=2**22, power_of_two=True)
     priority_exponent: float = option(
         0.2, "0 draws uniformly, 1 in proportion to the TD error; much of which is noise here", low=0.0, high=1.0
     )

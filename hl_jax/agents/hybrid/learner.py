@@ -210,7 +210,8 @@ class Learner:
             params = jax.tree.map(lambda p, d: p - plan.model_learning_rate * d, agent.model_params, direction)
             return agent.replace(key=key, model_params=params, model_optimizer=optimizer), value
 
-        return jax.lax.fori_loop(0, plan.world_sessions, update, (agent, jnp.float32(0.0)))
+        sessions = jnp.where(buffers.ring_size(agent.world) > 0, plan.world_sessions, 0)
+        return jax.lax.fori_loop(0, sessions, update, (agent, jnp.float32(0.0)))
 
     def model_values(self, agent: AgentState, obs: chex.Array) -> chex.Array:
         """Predicted cost of every joint action in one state. [F] -> [A]."""
@@ -266,4 +267,6 @@ class Learner:
             agent, buffer, error = self._learn(agent, agent.plan.prioritized, plan)
             return agent.replace(plan=agent.plan.replace(prioritized=buffer)), error
 
-        return jax.lax.fori_loop(0, plan.plan_sessions, update, (agent, jnp.float32(0.0)))
+        # Without a suggestion so far D_plan is empty: nothing is there to learn from.
+        sessions = jnp.where(buffers.ring_size(agent.plan.prioritized.ring) > 0, plan.plan_sessions, 0)
+        return jax.lax.fori_loop(0, sessions, update, (agent, jnp.float32(0.0)))

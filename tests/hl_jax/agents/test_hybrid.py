@@ -144,6 +144,29 @@ def test_epsilon_beta_and_step_sizes_by_hand():
     assert (once.epsilon, once.beta) == (np.float32(0.2), np.float32(0.4))
 
 
+LEFT_OUT = [tuple(int(index in some) for index in range(4)) for some in ({0}, {2}, {0, 2}, {1, 3}, {0, 1, 2, 3})]
+
+
+@pytest.mark.parametrize("name", ["hybrid", "hybrid, model steps"])
+def test_whatever_phase_an_epoch_leaves_out_nothing_is_learned_from_nothing(name):
+    """A buffer that holds nothing is not drawn from: an epoch without some phases, all of it finite."""
+    init, epoch = programs(name)
+    phases = ("direct_sessions", "world_sessions", "suggest_sessions", "plan_sessions")
+    for without in LEFT_OUT:
+        run = init(jnp.array((0, 1), jnp.int32), PARAMS)
+        first = plain(run.agent)
+        none = {phase: jnp.int32(0) for phase, left_out in zip(phases, without, strict=True) if left_out}
+        run, report = epoch(run, agent_of(name).plan(1).replace(**none), PARAMS, starts(PARAMS))
+        assert not np.asarray(report.wrong).any(), none
+        agent = plain(run.agent)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((agent.q_params, agent.model_params)))
+        if without[0]:  # D_world and D_direct hold direct steps alone
+            assert_identical(agent.model_params, first.model_params)
+        if without[0] and without[2]:
+            assert_identical(agent.q_params, first.q_params)
+            assert not np.asarray(agent.real_steps).any()
+
+
 def test_direct_rl_alone_has_alpha_0():
     plans = [agent_of("dqn").plan(epoch) for epoch in (1, EPOCHS)]
     assert [int(plan.direct_sessions) for plan in plans] == [60, 60]

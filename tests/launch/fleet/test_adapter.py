@@ -157,6 +157,56 @@ def test_a_dynamic_scenario_is_refused():
         adapter.fleet_of(scenario, inventories.load(LOCAL))
 
 
+def with_fixed_ports(scenario):
+    """The local inventory as a fleet that runs already, fitted to a scenario."""
+    fitted = adapter.fleet_of(scenario, inventories.load(LOCAL))
+    nodes = tuple(
+        dataclasses.replace(node, address=f"127.0.0.1:{port}") for port, node in enumerate(fitted.nodes, 9000)
+    )
+    return dataclasses.replace(fitted, nodes=nodes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda fleet: {"models": (*fleet.models[1::-1], *fleet.models[2:])},
+            "models: expected .* d0, d1, .* found d1, d0",
+        ),
+        (lambda fleet: {"models": fleet.models[:3]}, "models: expected .* found d0, d1, d2 in inventory local"),
+        (
+            lambda fleet: {"nodes": (*fleet.nodes[1::-1], *fleet.nodes[2:])},
+            "devices: expected .* found S2, S1",
+        ),
+        (lambda fleet: {"nodes": fleet.nodes[1:]}, "devices: expected .* found S2, S3, S4, S5"),
+        (lambda fleet: replaced(fleet, 1, link="weak"), "links: expected .* found regular, weak"),
+        (lambda fleet: replaced(fleet, 2, speed=2.0), r"speeds: expected .* found 1.0, 1.0, 2.0"),
+        (lambda fleet: replaced(fleet, -1, cores=8), "cores of edge and cloud: expected .*2, 4, found 2, 8"),
+    ],
+)
+def test_a_fleet_that_runs_already_is_what_the_scenario_says(change, message):
+    scenario = scenario_files.load_scenario(EXP_A)
+    fleet = with_fixed_ports(scenario)
+    params = fleets.params_of(scenario)
+    adapter.TestbedEnv(scenario, fleet, params)
+    other = dataclasses.replace(fleet, **change(fleet))
+    with pytest.raises(InputError, match=message):
+        adapter.TestbedEnv(scenario, other, params)
+
+
+def replaced(fleet, place, **changes):
+    nodes = list(fleet.nodes)
+    nodes[place] = dataclasses.replace(nodes[place], **changes)
+    return {"nodes": tuple(nodes)}
+
+
+def test_on_real_machines_nobody_knows_links_and_speeds():
+    scenario = scenario_files.load_scenario(EXP_A)
+    fleet = dataclasses.replace(with_fixed_ports(scenario), emulation=None)
+    weak = dataclasses.replace(fleet, **replaced(fleet, 1, link="weak"))
+    adapter.TestbedEnv(scenario, weak, fleets.params_of(scenario))
+
+
 def test_regular_links_have_no_relay():
     inventory = inventories.load(LOCAL)
     regular = adapter.fleet_of(scenario_files.load_scenario(EXP_A), inventory)

@@ -24,7 +24,7 @@ from hl_jax.simulator import Orchestration
 from launch.host.errors import InputError, RunError
 from launch.inputs import agents, scenario_files
 from launch.inputs.settings import RealSettings, Settings
-from launch.runs import fleet_figures, unit
+from launch.runs import fleet_figures, learned, unit
 from launch.runs import on_fleet as real
 from launch.runs.folder import RunFolder
 from tests.helpers import fleets
@@ -127,13 +127,13 @@ def test_on_real_nodes_the_last_finite_policy_goes_on_deciding(simulated, tmp_pa
     monkeypatch.setattr(real, "make_agent", lambda *_: Spoilt(**vars(fine)))
     with jax.debug_nans(False):
         summary = unit.run(chosen(), RunFolder(tmp_path / "run"))
-    learned = real.trained_agents(chosen(), RunFolder(tmp_path / "run"))
+    found = learned.read(chosen(), RunFolder(tmp_path / "run"))
     labels = SCENARIO.choice_labels()
     for seed in summary.seeds:
         assert seed.failed.epoch == 2
         assert "table" in seed.failed.what
         assert (seed.real_steps, seed.measured.measurements) == (6, 4)
-        agent = learned[seed.seed]
+        agent = found[seed.seed].state
         assert np.isfinite(agent.table[: int(agent.rows)]).all()
         joint = np.asarray(fine.decide(agent, agent.obs))
         assert " ".join(labels[choice] for choice in joint) in seed.measured.decisions
@@ -172,7 +172,7 @@ def test_agents_go_on_from_a_simulated_run(simulated, tmp_path):
     with pytest.raises(InputError, match="--init_from: expected a run of --agent=q_learning with the same constants"):
         real.RealRun(chosen(real=started, config=dataclasses.replace(CONFIG, gamma=0.5)), RunFolder(tmp_path / "x"))
     fewer = SCENARIO.with_users(1)
-    with pytest.raises(InputError, match="--init_from: expected agents of this size"):
+    with pytest.raises(InputError, match="--init_from: devices: expected S1, found S1, S2"):
         real.RealRun(chosen(real=started, scenario=fewer), RunFolder(tmp_path / "x")).fresh(0, obs[:9])
 
 
