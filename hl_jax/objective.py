@@ -128,7 +128,7 @@ def sufficient_penalty(scenario: Scenario, factor: float = 1.0) -> Penalty:
 
     The slowest device counts, under the heaviest load that the conditions may bring.
     """
-    timing, slowest = scenario.timing, min(device.speed for device in scenario.devices)
+    timing, slowest = scenario.timing, min(scenario.speeds)
     load = timing.busy_cpu_factor * timing.busy_memory_factor if scenario.dynamics else 1.0
     scale = factor * load / slowest
     accuracy, local_ms = np.array(efficient_models(scenario)).T

@@ -92,12 +92,21 @@ class Timing:
     busy_cpu_factor: float  # local computing beside a Busy device's background load
     busy_memory_factor: float  # computing on a node whose memory is Busy
     weak_device_offload_ms: float = 0.0  # on top, per task that a device behind a weak link offloads
+    speeds: tuple[tuple[str, float], ...] = ()  # measured ones, by device's name: in the place of the devices' own
+    unmeasured: tuple[str, ...] = ()  # of the fields above; they hold 0, which must not matter
 
     def __post_init__(self) -> None:
         for index, value in enumerate(self.local_ms):
             _number(value, f"local_ms[{index}]", 1e-6)
+        for name, speed in self.speeds:
+            _number(speed, f"speeds.{shown(name)}", 0.01, 100.0)
+        known = [field.name for field in dataclasses.fields(self) if field.name.endswith("_ms")]
+        for name in self.unmeasured:
+            _require(name in known, "unmeasured", f"some of {', '.join(known)}", name)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if field.name in ("speeds", "unmeasured"):
+                continue
             if field.name.endswith("_factor"):
                 _number(value, field.name, 1.0)
             elif field.name.endswith("_cores"):
@@ -246,6 +255,39 @@ class Scenario:
     def as_data(self) -> dict[str, Any]:
         """Plain data: dictionaries, tuples, texts and numbers, which JSON can hold."""
         return dataclasses.asdict(self)
+
+    @property
+    def speeds(self) -> tuple[float, ...]:
+        """[N] the devices' measured speeds, or their own where nobody measured any."""
+        measured = dict(self.timing.speeds)
+        return tuple(measured.get(device.name, device.speed) for device in self.devices)
+
+    def unmeasured(self) -> tuple[str, ...]:
+        """What matters here and nobody has measured: times of the calibration, `speeds.NAME` of devices."""
+        moves, offloading = self.dynamics, self.offloading
+        weak_device = any(device.link == "weak" for device in self.devices) or bool(moves and moves.device_link[0])
+        weak_edge, weak_cloud = (
+            node.link == "weak" or bool(moves and moves.node_link[0]) for node in (self.edge, self.cloud)
+        )
+        # With as many cores as devices, tasks of a queue never wait for one another.
+        shared = {
+            name: offloading
+            and (self.users > node.cores if node.contention == "queue" and not moves else self.users > 1 or bool(moves))
+            for name, node in (("edge", self.edge), ("cloud", self.cloud))
+        }
+        matters = {
+            "edge_share_ms": shared["edge"],
+            "cloud_share_ms": shared["cloud"],
+            "weak_device_ms": weak_device,
+            "weak_device_offload_ms": weak_device and offloading,
+            "weak_edge_ms": weak_edge,
+            "weak_edge_offload_ms": weak_edge and offloading,
+            "weak_cloud_offload_ms": weak_cloud and offloading,
+        }
+        times = [name for name in self.timing.unmeasured if matters.get(name, True)]
+        measured = dict(self.timing.speeds)
+        strangers = [device.name for device in self.devices if measured and device.name not in measured]
+        return (*times, *(f"speeds.{name}" for name in strangers))
 
     def unlike(self, other: Scenario) -> str:
         """What another scenario has otherwise of that by which a decision is known; empty if nothing.

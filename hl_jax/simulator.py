@@ -103,14 +103,21 @@ def _occupancy(node: Node, reference_cores: int, users: int) -> np.ndarray:
 
 
 def make_params(scenario: Scenario, penalty: Penalty = NO_PENALTY) -> EnvParams:
-    """Turns a validated scenario, and what breaking its constraint costs, into the arrays of `Orchestration`."""
+    """Turns a validated scenario, and what breaking its constraint costs, into the arrays of `Orchestration`.
+
+    Raises:
+      ValueError: if a time matters that nobody has measured.
+    """
+    if missing := scenario.unmeasured():
+        expected, found = f"measured times for scenario {scenario.name}", f"none for {', '.join(missing)}"
+        raise ValueError(f"calibration: expected {expected}, found {found}")
     timing, dynamics, users = scenario.timing, scenario.dynamics, scenario.users
     links = jnp.array([device.link == "weak" for device in scenario.devices], jnp.int32)
     nodes = (scenario.edge, scenario.cloud)
     alone = np.array([timing.edge_ms, timing.cloud_ms])
     share = np.array([timing.edge_share_ms, timing.cloud_share_ms])
     cores = (timing.edge_reference_cores, timing.cloud_reference_cores)
-    speeds = np.array([device.speed for device in scenario.devices])
+    speeds = np.array(scenario.speeds)
 
     def pair(values: tuple[float, float] | None) -> chex.Array:
         return jnp.zeros(2, jnp.float32) if values is None else jnp.array(values, jnp.float32)

@@ -13,7 +13,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 from hl_jax import objective, scenario, simulator
@@ -21,7 +20,7 @@ from hl_jax.choices import choice_labels
 from hl_jax.fitting import calibration, twin
 from hl_jax.optimum import oracle
 from launch.host import errors, files
-from launch.host.errors import InputError
+from launch.host.errors import InputError, RunError
 from launch.host.files import located
 from launch.inputs import scenario_files
 
@@ -238,7 +237,12 @@ def _from_testbed(out: pathlib.Path) -> None:
     made = profile.fitted(fleet, observations)
     times = dataclasses.asdict(made.timing)
     times["local_ms"] = dict(zip(fleet.pool.names, made.timing.local_ms, strict=True))
+    measured = dict(made.timing.speeds)
+    times["speeds"] = {device.name: measured.get(device.name) for device in fleet.devices}
+    unmeasured = times.pop("unmeasured")
+    times |= dict.fromkeys(unmeasured)
     status = dict.fromkeys(times, "measured") | dict.fromkeys(("busy_cpu_factor", "busy_memory_factor"), "assumed")
+    status |= dict.fromkeys(unmeasured, "not measured: it was never so while this fleet was measured, or always")
     document = {
         "about": {
             "source": f"the fleet {inventory.name}, measured {datetime.date.today().isoformat()}",
@@ -248,6 +252,7 @@ def _from_testbed(out: pathlib.Path) -> None:
             "emulation": dataclasses.asdict(inventory.emulation) if inventory.emulation else None,
         },
         **times,
+        "accuracy": dict(zip(fleet.pool.names, fleet.pool.accuracy, strict=True)),
         "noise": made.noise,
         "contention": twin.CONTENTION,
         "status": status,
@@ -256,14 +261,22 @@ def _from_testbed(out: pathlib.Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(out, document, indent=2)
     print(f"written to {out}; error of ART over what was fitted: {document['fit']['art_error_percent']}")
+    if unmeasured:
+        print(f"not measured, and refused where it matters: {', '.join(unmeasured)}")
     if _CHECK.value:
         there = scenario_files.load_calibration(out, fleet.pool).apply(fleet)
+        if missing := there.unmeasured():
+            raise InputError(
+                f"--check: expected a fleet of which all that matters was measured, found {', '.join(missing)}"
+            )
         errors, seen = profile.held_out(there, inventory, _CHECK.value, _REPEATS.value)
+        if not errors:
+            raise RunError("--check: expected steps without a lost request, found none")
         document["fit"]["held_out_art_error_percent"] = profile.summary_of(errors)
         document["fit"]["held_out"] = [
             {
                 "action": list(one.action),
-                "art_ms": round(float(np.nanmean(one.response_ms)), 2),
+                "art_ms": round(float(one.response_ms.mean()), 2),
                 "error": round(error, 2),
             }
             for error, one in zip(errors, seen, strict=True)

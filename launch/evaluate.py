@@ -27,7 +27,7 @@ from launch.host import errors
 from launch.host.errors import InputError
 from launch.host.runtime import use_compilation_cache
 from launch.inputs.agents import make_agent
-from launch.inputs.flags import scenario_file
+from launch.inputs.flags import check_measured, scenario_file
 from launch.inputs.settings import Settings
 from launch.runs import learned
 from launch.runs.folder import RunFolder
@@ -80,7 +80,7 @@ def _asked(trained: Settings, constraint: str) -> Settings:
             raise InputError(f"--scenario: {error} in {FLAGS.scenario}") from error
         if difference := scenario.unlike(other):
             raise InputError(f"--scenario: {difference} in {FLAGS.scenario} (the run's are expected)")
-        scenario = dataclasses.replace(other, constraint=scenario.constraint)
+        scenario = check_measured(dataclasses.replace(other, constraint=scenario.constraint))
     label = trained.constraint
     if constraint:
         try:

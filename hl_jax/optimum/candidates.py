@@ -16,8 +16,8 @@ from hl_jax.scenario import Scenario
 def canonical(scenario: Scenario, action: tuple[int, ...]) -> tuple[int, ...]:
     """The same joint action with the choices of equal devices in order."""
     groups: dict[tuple[str, float], list[int]] = {}
-    for index, device in enumerate(scenario.devices):
-        groups.setdefault((device.link, device.speed), []).append(index)
+    for index, (device, speed) in enumerate(zip(scenario.devices, scenario.speeds, strict=True)):
+        groups.setdefault((device.link, speed), []).append(index)
     result = list(action)
     for indices in groups.values():
         for index, choice in zip(indices, sorted(action[index] for index in indices), strict=True):

@@ -134,7 +134,7 @@ def decisions_agree(first: Sequence[Hashable], second: Sequence[Hashable], scena
             raise ValueError(f"decision: expected {scenario.users} choices, found {len(decision)}")
 
     def grouped(decision: Sequence[Hashable]) -> list[tuple[str, float, str]]:
-        pairs = zip(scenario.devices, decision, strict=True)
-        return sorted((device.link, device.speed, str(choice)) for device, choice in pairs)
+        pairs = zip(scenario.devices, scenario.speeds, decision, strict=True)
+        return sorted((device.link, speed, str(choice)) for device, speed, choice in pairs)
 
     return grouped(first) == grouped(second)

@@ -135,14 +135,14 @@ def _endurance(lines: Sequence[EnduranceLine]) -> str:
     changes = [line.steps_after_change for line in lines if line.worst_window_percent is not None]
     after = "never" if None in changes else f"{max((one for one in changes if one is not None), default=0):g} steps"
     regrets = [line.worst_regret_percent for line in lines]
+    ratios = [line.step_time_ratio for line in lines if line.steps >= LONG]
     worst = max(math.inf if one is None else one for one in regrets)
     return (
         f"{sum(line.steps * line.seeds for line in lines):,} steps, {sum(line.not_finite for line in lines)} runs not "
         f"finite; above 1 % in at most {max(line.over_share_percent for line in lines):.4f} % of a line's decisions "
         f"(of its evaluations {max(line.bad_evaluations_percent for line in lines):.3f} %), worst "
         f"{worst:.2f} %; window at most {max(windows, default=0.0):.2f} %, after the change {after}, a step at most "
-        f"{max((line.step_time_ratio for line in lines if line.steps >= LONG), default=1.0):.2f} times as long at the end "
-        f"of {LONG:,} or more"
+        f"{max(ratios, default=1.0):.2f} times as long at the end of {LONG:,} or more"
     )
 
 

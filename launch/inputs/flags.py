@@ -7,6 +7,7 @@ its limits are written once. A flag that isn't given has the chosen agent's defa
 from __future__ import annotations
 
 import dataclasses
+import sys
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -142,8 +143,24 @@ def scenario_file() -> Scenario:
         raise InputError("--scenario: expected a scenario file (--scenario=FILE or --flagfile=expC.flags), found none")
     scenario = scenario_files.load_scenario(FLAGS.scenario)
     if FLAGS.calibration is not None:
-        scenario = scenario_files.load_calibration(FLAGS.calibration, scenario.pool).apply(scenario)
+        calibration = scenario_files.load_calibration(FLAGS.calibration, scenario.pool)
+        scenario = calibration.apply(scenario)
+        if scenario.dynamics and (assumed := [name for name in calibration.assumed if name.endswith("_factor")]):
+            print(f"note: assumed and not measured in {FLAGS.calibration}: {', '.join(assumed)}", file=sys.stderr)
     return scenario.with_knobs(FLAGS.knobs)
+
+
+def check_measured(scenario: Scenario) -> Scenario:
+    """The same scenario, if all that matters of its calibration was measured.
+
+    Raises:
+      InputError: naming what wasn't.
+    """
+    if missing := scenario.unmeasured():
+        place = FLAGS.calibration or f"the calibration of {FLAGS.scenario}"
+        expected = f"measured times for scenario {scenario.name}"
+        raise InputError(f"--calibration: expected {expected}, found none for {', '.join(missing)} in {place}")
+    return scenario
 
 
 def chosen_scenario(scenario: Scenario, users: str, constraint: str) -> Scenario:
@@ -163,7 +180,7 @@ def chosen_scenario(scenario: Scenario, users: str, constraint: str) -> Scenario
             scenario = dataclasses.replace(scenario, noise=FLAGS.noise)
     except ValueError as error:
         raise InputError(f"--{error} (scenario {FLAGS.scenario})") from error
-    return scenario
+    return check_measured(scenario)
 
 
 def agent_config(agent: str) -> Any:

@@ -100,9 +100,10 @@ class Calibration:
     timing: Timing
     noise: float | None = None
     contention: str | None = None
+    assumed: tuple[str, ...] = ()  # times that hold a value which nobody measured
 
     def apply(self, scenario: Scenario) -> Scenario:
-        """The scenario with these times instead of its own."""
+        """The scenario with these times instead of its own; where some are missing, `Scenario.unmeasured` says so."""
 
         def shared(node: Node) -> Node:
             return node if self.contention is None else dataclasses.replace(node, contention=self.contention)
@@ -134,12 +135,20 @@ def load_calibration(path: str | pathlib.Path, pool: ModelPool) -> Calibration:
     path = located(path)
     names = {field.name for field in dataclasses.fields(Timing)}
     defaults = {field.name for field in dataclasses.fields(Timing) if field.default is not dataclasses.MISSING}
-    optional = {"about", "fit", "status", "noise", "contention"} | defaults
+    optional = {"about", "fit", "status", "noise", "contention", "accuracy"} | defaults - {"unmeasured"}
     data = _keys(_read(path, "calibration"), path, "calibration", names - defaults, optional)
     # A calibration may time more models than this pool has.
     local = _keys(data["local_ms"], path, "local_ms", set(pool.names))
     values = {name: data[name] for name in names & data.keys()}
     values["local_ms"] = tuple(local[name] for name in pool.names)
+    # null: not measured.
+    unmeasured = tuple(sorted(name for name, value in values.items() if value is None))
+    values |= dict.fromkeys(unmeasured, 0.0) | {"unmeasured": unmeasured}
+    speeds = _keys(data.get("speeds", {}), path, "speeds", set())
+    values["speeds"] = tuple((name, speed) for name, speed in speeds.items() if speed is not None)
+    _check_accuracies(data.get("accuracy"), pool, path)
+    status = _keys(data.get("status", {}), path, "status", set())
+    assumed = tuple(name for name, text in status.items() if isinstance(text, str) and text.startswith("assumed"))
     noise, contention = data.get("noise"), data.get("contention")
     if not (contention is None or (isinstance(contention, str) and contention in CONTENTION_FORMS)):
         expected = ", ".join(CONTENTION_FORMS)
@@ -147,7 +156,19 @@ def load_calibration(path: str | pathlib.Path, pool: ModelPool) -> Calibration:
     number = isinstance(noise, (int, float)) and not isinstance(noise, bool)
     if not (noise is None or (isinstance(noise, (int, float)) and number and 0.0 <= noise <= 1.0)):
         raise InputError(f"noise: expected a number in [0, 1], found {shown(noise)} in {path}")
-    return Calibration(timing=_typed(Timing, values, path), noise=noise, contention=contention)
+    return Calibration(timing=_typed(Timing, values, path), noise=noise, contention=contention, assumed=assumed)
+
+
+def _check_accuracies(measured: object, pool: ModelPool, path: pathlib.Path) -> None:
+    """A model is its name and its content: one of the same name and another accuracy is another one."""
+    if measured is None:
+        return
+    accuracies = _keys(measured, path, "accuracy", set(pool.names))
+    for name, accuracy in zip(pool.names, pool.accuracy, strict=True):
+        if accuracies[name] != accuracy:
+            expected = f"{shown(accuracies[name])} %, as of the model that was measured"
+            found = f"{accuracy:g} % in the scenario's pool"
+            raise InputError(f"models.{name}: expected {expected} in {path}, found {found}")
 
 
 def load_scenario(path: str | pathlib.Path) -> Scenario:

@@ -49,6 +49,12 @@ class Settings:
         values = {**dataclasses.asdict(self), "seeds": list(self.seeds)}
         if self.real is None:
             del values["real"]
+        for name in (
+            "speeds",
+            "unmeasured",
+        ):  # which only a twin has: the digests of runs without one stay as they were
+            if not values["scenario"]["timing"][name]:
+                del values["scenario"]["timing"][name]
         return values
 
 

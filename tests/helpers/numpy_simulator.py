@@ -38,7 +38,7 @@ def computing_ms(scenario: Scenario, background: Background, device: int, choice
     """Time that a device itself computes; 0 when it offloads."""
     if choice >= len(scenario.pool.names):
         return 0.0
-    time = scenario.timing.local_ms[choice] / scenario.devices[device].speed
+    time = scenario.timing.local_ms[choice] / scenario.speeds[device]
     if background.device_cpu[device]:
         time *= scenario.timing.busy_cpu_factor
     if background.device_memory[device]:

@@ -56,7 +56,11 @@ def played(monkeypatch):
 def test_a_fleet_that_is_measured_gives_its_own_times(played):
     made = twin.fit(SCENARIO, fleet_profile.measure(SCENARIO, INVENTORY, repeats=2))
     # A weak cloud isn't measured, and the table's cores are the scenario's: all else must come back.
+    assert made.timing.unmeasured == ("weak_cloud_offload_ms",)
+    assert made.timing.speeds == tuple((device.name, device.speed) for device in SCENARIO.devices)
     for field in dataclasses.fields(made.timing):
+        if field.name in ("weak_cloud_offload_ms", "unmeasured", "speeds"):
+            continue
         expected = getattr(SCENARIO.timing, field.name)
         assert getattr(made.timing, field.name) == pytest.approx(expected, rel=2e-3, abs=0.05), field.name
     assert fleet_profile.summary_of(made.error_percent)["worst"] < 0.1
