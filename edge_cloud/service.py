@@ -9,7 +9,7 @@ import numpy as np
 
 from edge_cloud import messages_pb2 as pb
 from edge_cloud.rpc import Call, Refused
-from edge_cloud.runtime import IMAGE_BYTES, IMAGE_SHAPE
+from edge_cloud.runtime import IMAGE_BYTES, IMAGE_SHAPE, TOP
 from edge_cloud.slots import Expired, QueueFull, Slots
 
 
@@ -29,7 +29,8 @@ def classify(slots: Slots, node: str, request: pb.ClassifyRequest, deadline_s: f
     """Runs a request's model on its image on this node.
 
     Raises:
-      Refused: if the model or image can't be used, too many wait, or the deadline passes first.
+      Refused: if the model or image can't be used, the model gives no finite scores, too many wait, or the deadline
+        passes first.
     """
     if request.model not in slots.models:
         known = ", ".join(slots.models)
@@ -40,6 +41,8 @@ def classify(slots: Slots, node: str, request: pb.ClassifyRequest, deadline_s: f
         raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
     except Expired as error:
         raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED, str(error)) from error
+    except ValueError as error:
+        raise Refused(grpc.StatusCode.INTERNAL, str(error)) from error
     return pb.ClassifyReply(
         step=request.step,
         node=node,
@@ -56,13 +59,13 @@ def check_reply(request: pb.ClassifyRequest, reply: pb.ClassifyReply) -> str:
     if (reply.step, reply.model) != (request.step, request.model):
         found = f"step {reply.step}, {reply.model[:40]!r}"
         return f"expected step {request.step}, {request.model!r}, found {found}"
-    if len(reply.classes) != 5 or len(reply.scores) != 5:
-        return f"expected five classes with scores, found {len(reply.classes)} and {len(reply.scores)}"
-    if not all(0 <= index < 1000 for index in reply.classes):
-        return f"expected classes in 0..999, found {list(reply.classes)}"
-    numbers = (*reply.scores, reply.queue_ms, reply.compute_ms)
-    if not all(np.isfinite(value) and value >= 0.0 for value in numbers):
-        return f"expected finite scores and times, found {numbers}"
+    if not 1 <= len(reply.classes) <= TOP or len(reply.scores) != len(reply.classes):
+        return f"expected 1 to {TOP} classes with scores, found {len(reply.classes)} and {len(reply.scores)}"
+    if not all(index >= 0 for index in reply.classes) or len(set(reply.classes)) < len(reply.classes):
+        return f"expected distinct classes from 0 on, found {list(reply.classes)}"
+    times = (reply.queue_ms, reply.compute_ms)
+    if not np.isfinite([*reply.scores, *times]).all() or min(times) < 0.0:
+        return f"expected finite scores and times, found {(*reply.scores, *times)}"
     return ""
 
 

@@ -154,6 +154,8 @@ def build(
 ) -> list[str]:
     """Builds the files `folder/NAME.tflite` that are missing or were made from something else.
 
+    A file there that wasn't built so is renamed (`NAME.tflite.DIGEST.old`), not overwritten.
+
     Args:
       folder: where to; made if need be.
       recipes: what to build.
@@ -192,12 +194,21 @@ def build(
             contents = _contents(group, width, seed, weights_dir, images)
             for recipe in group:
                 content = contents[recipe.kind]
+                _set_aside(folder / f"{recipe.name}.tflite", manifest.get(recipe.name))
                 write_atomically(folder / f"{recipe.name}.tflite", content)
                 manifest[recipe.name] = {"made_from": made_from[recipe.name], "sha256": _digest(content)}
             write_json(folder / MANIFEST, manifest, indent=2)
     except OSError as error:
         raise InputError(f"models: expected a folder to write to, found {error.strerror} at {folder}") from error
     return [recipe.name for recipe in missing]
+
+
+def _set_aside(path: pathlib.Path, entry: object) -> None:
+    """Renames a file that isn't one of ours as it was built: it may be somebody's own."""
+    if path.is_file():
+        digest = _digest(path.read_bytes())
+        if not (isinstance(entry, dict) and entry.get("sha256") == digest):
+            path.replace(path.with_name(f"{path.name}.{digest[:12]}.old"))
 
 
 def _contents(

@@ -98,9 +98,10 @@ def with_models(inventory: Inventory) -> Inventory:
       InputError: if they can't be built.
     """
     folder = pathlib.Path(inventory.model_dir)
-    if not all((folder / f"{name}.tflite").exists() for name in inventory.models):
-        recipes = [recipe for recipe in model_files.read_recipes(pathlib.Path(POOL)) if recipe.name in inventory.models]
-        unknown = set(inventory.models) - {recipe.name for recipe in recipes}
+    missing = [name for name in inventory.models if not (folder / f"{name}.tflite").exists()]
+    if missing:  # what is there may be the user's own
+        recipes = [recipe for recipe in model_files.read_recipes(pathlib.Path(POOL)) if recipe.name in missing]
+        unknown = set(missing) - {recipe.name for recipe in recipes}
         if unknown:
             raise InputError(f"models: expected files in {folder}, found none for {', '.join(sorted(unknown))}")
         model_files.build(folder, recipes)

@@ -7,10 +7,15 @@ import json
 
 import h5py
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from edge_cloud import messages_pb2 as pb
+from edge_cloud.rpc import Refused
 from edge_cloud.runtime import Model, load_pool, measure_cpu_ms
+from edge_cloud.service import check_reply, classify
+from edge_cloud.slots import Pacing, Slots
 from launch.fleet import mobilenet, model_files
 from launch.fleet.model_files import Recipe
 from launch.host.errors import InputError
@@ -102,6 +107,7 @@ def test_what_is_built_is_kept_until_it_is_damaged_or_asked_for_otherwise(tmp_pa
     assert json.loads((tmp_path / "models.json").read_text())["d3"]["made_from"]["seed"] == 0
     (tmp_path / "d3.tflite").write_bytes(b"half")
     assert model_files.build(tmp_path, only) == ["d3"]
+    assert [file.read_bytes() for file in tmp_path.glob("d3.tflite.*.old")] == [b"half"]  # it may be somebody's own
     (tmp_path / "models.json").write_text("{")
     assert model_files.build(tmp_path, only) == ["d3"]
     assert model_files.build(tmp_path, only, seed=1) == ["d3"]
@@ -181,6 +187,112 @@ def test_files_that_are_no_models_are_told(tmp_path):
         Model(tmp_path / "d0.tflite")
     with pytest.raises(ValueError, match="model: expected a LiteRT file"):
         load_pool(tmp_path, ("d1",))
+
+
+IMAGES = (1, 224, 224, 3)
+
+
+def tflite(path, function, shape=IMAGES, dtype=np.float32):
+    """A LiteRT file of a function of an image, by the way that our models take."""
+    lowered = jax.jit(function).lower(jax.ShapeDtypeStruct(shape, dtype))
+    path.write_bytes(model_files._converted(str(lowered.compiler_ir("stablehlo")).encode()))
+    return path
+
+
+def scored(count, low=0.0):
+    """Scores of `count` classes that grow with their number, and with how bright the image is."""
+    return lambda image: low + jnp.mean(image.astype(jnp.float32)) * 1e-3 + jnp.arange(count, dtype=jnp.float32)[None]
+
+
+@pytest.mark.parametrize(
+    ("function", "dtype", "classes"),
+    [
+        (scored(2), np.float32, (1, 0)),
+        (scored(1001), np.float32, (1000, 999, 998, 997, 996)),
+        (scored(7, low=-9.0), np.float32, (6, 5, 4, 3, 2)),  # logits
+        (scored(10), np.uint8, (9, 8, 7, 6, 5)),
+        (lambda image: scored(10)(image).reshape(1, 1, 1, 10), np.float32, (9, 8, 7, 6, 5)),
+    ],
+    ids=["two classes", "1,001 classes", "logits", "uint8 input", "four dimensions"],
+)
+def test_models_of_ones_own_are_served(tmp_path, function, dtype, classes):
+    model = Model(tflite(tmp_path / "own.tflite", function, dtype=dtype))
+    found = model.classify(IMAGE)
+    assert found.classes == classes
+    assert np.isfinite(found.scores).all()
+    request = pb.ClassifyRequest(step=1, model="own")
+    reply = pb.ClassifyReply(step=1, model="own", classes=found.classes, scores=found.scores)
+    assert check_reply(request, reply) == ""  # at edge and cloud as on the device
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "expected"),
+    [
+        (
+            lambda image: (scored(3)(image), scored(4)(image)),
+            (1, 224, 224, 3),
+            r"model outputs: expected one output, found 2",
+        ),
+        (scored(3), (1, 160, 160, 3), r"model input: expected shape \(1, 224, 224, 3\), found \(1, 160, 160, 3\)"),
+        (scored(3), (2, 224, 224, 3), r"model input: expected shape \(1, 224, 224, 3\), found \(2,"),
+        (scored(1), IMAGES, r"model output: expected shape \(1, C\) of at least two classes, found \(1, 1\)"),
+        (lambda image: image[:, ::32, ::32, 0], IMAGES, r"model output: expected shape .* found \(1, 7, 7\)"),
+        (
+            lambda image: jnp.zeros((1, 4), jnp.int32) + image[:, 0, 0, :1].astype(jnp.int32),
+            (1, 224, 224, 3),
+            "found int32",
+        ),
+    ],
+    ids=["two outputs", "160 pixels", "two images", "one class", "a picture", "whole numbers"],
+)
+def test_models_that_are_none_are_told_when_they_are_read(tmp_path, function, shape, expected):
+    path = tflite(tmp_path / "own.tflite", function, shape)
+    with pytest.raises(ValueError, match=expected) as error:
+        Model(path)
+    assert str(error.value).endswith(f"in {path}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.clock
+def test_a_model_that_gives_no_finite_scores_is_told(tmp_path):
+    """Of every image: when it is read. Of some: by whoever asked, wherever it ran."""
+    always = tflite(tmp_path / "always.tflite", lambda image: jnp.log(-1.0 - jnp.abs(image[:, 0, 0, :2])))
+    with pytest.raises(ValueError, match=r"expected finite scores, found \[nan, nan\] of tensor .*always"):
+        load_pool(tmp_path, ("always",))
+    assert always.exists()
+    tflite(tmp_path / "bright.tflite", lambda image: jnp.log(0.5 - image[:, 0, 0, :2]))
+    pool = load_pool(tmp_path, ("bright",))
+    slots = Slots(lambda: pool, 1, Pacing(), 4)
+    try:
+        fine = np.zeros((224, 224, 3), np.uint8)
+        request = pb.ClassifyRequest(step=1, model="bright", image=fine.tobytes())
+        assert check_reply(request, classify(slots, "edge", request, 10.0)) == ""
+        bright = pb.ClassifyRequest(step=2, model="bright", image=(fine + 255).tobytes())
+        with pytest.raises(Refused, match="model output: expected finite scores, found"):
+            classify(slots, "edge", bright, 10.0)
+        assert check_reply(request, classify(slots, "edge", request, 10.0)) == ""
+    finally:
+        slots.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({}, ""),
+        ({"classes": [], "scores": []}, "expected 1 to 5 classes"),
+        ({"classes": range(6), "scores": [0.0] * 6}, "expected 1 to 5 classes"),
+        ({"scores": [0.5]}, "expected 1 to 5 classes with scores, found 2 and 1"),
+        ({"classes": [-1, 2]}, "expected distinct classes from 0 on"),
+        ({"classes": [2, 2]}, "expected distinct classes from 0 on"),
+        ({"scores": [0.5, float("nan")]}, "expected finite scores and times"),
+        ({"queue_ms": -1.0}, "expected finite scores and times"),
+        ({"compute_ms": float("inf")}, "expected finite scores and times"),
+    ],
+)
+def test_replies_are_checked(change, wrong):
+    values = {"step": 1, "model": "own", "classes": [4, 2], "scores": [-0.5, -3.0]} | change
+    assert check_reply(pb.ClassifyRequest(step=1, model="own"), pb.ClassifyReply(**values)).startswith(wrong)
+    assert bool(check_reply(pb.ClassifyRequest(step=1, model="own"), pb.ClassifyReply(**values))) == bool(wrong)
 
 
 def test_cpu_times_grow_with_the_network(model_dir):
