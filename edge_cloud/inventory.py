@@ -252,7 +252,7 @@ def load(path: str | pathlib.Path) -> Inventory:
     """
     path = pathlib.Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise InventoryError(f"inventory: expected a readable file, found {error.strerror} at {path}") from error

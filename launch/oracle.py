@@ -100,7 +100,7 @@ def main() -> None:
     except ValueError as error:
         raise InputError(f"{error} (scenario {FLAGS.scenario})") from error
     if _FORMAT.value == "json":
-        print(json.dumps([dataclasses.asdict(one) for one in results], indent=2, ensure_ascii=False))
+        print(json.dumps([dataclasses.asdict(one) for one in results], indent=2))
     else:
         _print_table(results)
 

@@ -1,4 +1,4 @@
-"""Learns to orchestrate: `python -m launch.train --flagfile=expC.flags` (all flags: --helpfull)."""
+"""Learns to orchestrate: `python -m launch.train --flagfile=expC.flags`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import contextlib
 import dataclasses
 import datetime
 import pathlib
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
 from absl import flags
 
-from launch.host import errors
+from launch.host import errors, files
 from launch.host.errors import InputError, RunError
 from launch.host.runtime import use_compilation_cache
 from launch.inputs.flags import define_given_agent, refuse_other_settings, settings
@@ -42,6 +43,7 @@ flags.DEFINE_integer(
     "With --env=testbed, steps after the last epoch that measure what a seed learned; they are not learned from.",
     lower_bound=1,
 )
+FLAG_GROUPS = {"On real nodes": ("env", "inventory", "init_from", "measurements")}
 REAL_FLAGS = ("inventory", "init_from", "measurements")
 
 
@@ -85,7 +87,7 @@ def _new_folder(chosen: Settings, closing: contextlib.ExitStack) -> RunFolder:
 
     if not FLAGS.run_dir:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        return new_folder(f"{chosen.scenario.name}-{chosen.agent}-{now}", closing)
+        return new_folder(f"{files.name_of(chosen.scenario.name)}-{files.name_of(chosen.agent)}-{now}", closing)
     folder = RunFolder(pathlib.Path(FLAGS.run_dir))
     folder.check_new()  # even a finished run is only touched by --resume
     closing.enter_context(folder.held())
@@ -132,7 +134,10 @@ def _train(closing: contextlib.ExitStack) -> int:
         summary = unit.finish(runner, FLAGS.threads)
     except KeyboardInterrupt as reason:
         by = f" by {reason}" if str(reason) else ""
-        print(f"interrupted{by}; go on with: python -m launch.train --resume --run_dir={folder}", file=sys.stderr)
+        print(
+            f"interrupted{by}; go on with: python -m launch.train --resume --run_dir={shlex.quote(str(folder))}",
+            file=sys.stderr,
+        )
         return 130
     print(folder.decisions.read_text(encoding="utf-8"))
     if runner.oracle is None:

@@ -12,7 +12,7 @@ import hypothesis
 import jax
 import pytest
 
-from launch.host import runtime  # noqa: F401 - sets XLA's flags
+from launch.host import runtime  # sets XLA's flags
 from tests.helpers import marks
 from tests.helpers.commands import command, refused  # noqa: F401 - fixtures
 from tests.helpers.marks import pytest_runtest_call, pytest_runtest_setup  # noqa: F401 - hooks
@@ -50,10 +50,6 @@ hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-# Each compiled program keeps some mappings of memory (those of `factored` 4,000 each). A process may hold 65,530 of
-# them and dies in XLA at the next; the file of tests that adds most adds 28,000.
-_MOST_MAPPINGS = 20_000
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any worker starts, gives each what all have compiled in earlier runs: which tests it gets is chance."""
@@ -89,8 +85,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_code_is_given_back() -> Iterator[None]:
     yield
-    if pathlib.Path("/proc/self/maps").read_bytes().count(b"\n") > _MOST_MAPPINGS:
-        jax.clear_caches()
+    runtime.make_room()  # the file of tests that adds most mappings adds 28,000
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from launch.beyond.lines import Line
-from launch.host import files, provenance
+from launch.host import files, provenance, runtime
 from launch.host.progress import Progress
 from launch.host.records import as_data, from_data
 
@@ -52,6 +52,7 @@ class Kept:
                 if name in self._done:
                     lines += from_data(list[kind], self._done[name], self._where)  # type: ignore[valid-type]
                     continue
+                runtime.make_room()
                 new = part()
                 self._done[name] = as_data(new)
                 self._write()

@@ -180,8 +180,6 @@ def against_milp(instances: int = MILP_INSTANCES) -> list[MilpLine]:
 @contextlib.contextmanager
 def _one_core() -> Iterator[None]:
     """Keeps this process to one core, XLA's threads included: an affinity is a thread's, not its process's."""
-    if not hasattr(os, "sched_setaffinity"):
-        raise InputError(f"--rows: expected a system that keeps a process to one core, found {platform.system()}")
     cores = os.sched_getaffinity(0)
 
     def allow(some: set[int]) -> None:
@@ -197,7 +195,13 @@ def _one_core() -> Iterator[None]:
 
 
 def decision_time(fleets: tuple[int, ...] = (1, 2, 5, 10, 20, 30, 50, 70, 100)) -> list[TimeLine]:
-    """Milliseconds of one decision of a trained `factored`, compiled, on one core."""
+    """Milliseconds of one decision of a trained `factored`, compiled, on one core.
+
+    Raises:
+      InputError: if this system can't keep a process to one.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        raise InputError(f"--rows: expected a system that keeps a process to one core, found {platform.system()}")
     lines = []
     for users in fleets:
         asked = scenario("hundred").with_users(users)

@@ -46,7 +46,7 @@ def read_recipes(path: pathlib.Path) -> list[Recipe]:
       InputError: where the file can't be used, or describes another network.
     """
     try:
-        entries = tomllib.loads(located(path).read_text(encoding="utf-8"))["models"]
+        entries = tomllib.loads(located(path).read_text(encoding="utf-8-sig"))["models"]
     except OSError as error:
         raise InputError(f"pool: expected a readable file, found {error.strerror} at {path}") from error
     except (ValueError, KeyError) as error:

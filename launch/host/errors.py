@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -22,21 +24,43 @@ def _fail(message: str, status: int = 2) -> NoReturn:
     sys.exit(status)
 
 
+def _print_any_text() -> None:
+    """Lets a terminal that knows fewer characters show a `?` for the others."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _written(work: Callable[[], int | None]) -> int | None:
+    """Does something that prints. If nobody reads on (`… | head`), what is still to be written goes nowhere."""
+    try:
+        status = work()
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
 def run(main: Callable[[], int | None], prepare: Callable[[list[str]], None] = lambda _: None) -> NoReturn:
     """Runs an entry point: parses the flags, calls `main`; `InputError` becomes exit status 2, `RunError` 1.
 
-    `prepare` gets the command line (the command's name first) before it is parsed, and may define more flags.
+    `prepare` gets the command line (the command's name first, flag files read) before it is parsed, and may define more
+    flags.
     """
+    from launch.host import flagfiles, usage  # they know this module's errors
 
     def parse(argv: list[str]) -> list[str]:
         try:
+            argv = flagfiles.expanded(argv)
             prepare(argv)
+            if usage.asked(argv):
+                _written(lambda: usage.show(argv))
+                sys.exit(0)
             rest = flags.FLAGS(argv)
         except (flags.Error, InputError) as error:
             _fail(str(error))
-        except OSError as error:
-            _fail(f"flagfile: expected a readable file, found {error.strerror} at {error.filename}")
-        if "--help" not in argv and len(rest) > 1:
+        if len(rest) > 1:
             _fail(f"arguments: expected flags only (--name=value), found {rest[1]!r} on the command line")
         return rest
 
@@ -44,7 +68,7 @@ def run(main: Callable[[], int | None], prepare: Callable[[list[str]], None] = l
         # JAX logs which accelerators it didn't find.
         logging.set_verbosity(logging.WARNING)
         try:
-            return main()
+            return _written(main)
         except InputError as error:
             _fail(str(error))
         except RunError as error:
@@ -53,5 +77,6 @@ def run(main: Callable[[], int | None], prepare: Callable[[list[str]], None] = l
             print("interrupted", file=sys.stderr)
             sys.exit(130)
 
+    _print_any_text()
     app.run(guarded, flags_parser=parse)
     raise AssertionError("app.run exits")

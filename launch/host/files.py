@@ -24,6 +24,12 @@ def located(path: str | pathlib.Path) -> pathlib.Path:
     return ours if path.parts[:1] == ("data",) and not path.exists() and ours.exists() else path
 
 
+def name_of(text: str) -> str:
+    """A user's text as part of a file's name: it leads to no other folder, and needs no quotes in a shell."""
+    kept = "".join(one if one.isalnum() or one in "-_." else "_" for one in text)
+    return kept.encode()[:80].decode(errors="ignore").lstrip(".") or "_"
+
+
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a temporary file's path; what was written there replaces `path` at the end, or `path` stays as it was.

@@ -53,6 +53,13 @@ flags.DEFINE_integer("checkpoint_epochs", 10, "Epochs between checkpoints.")
 flags.DEFINE_float("noise", None, "Noise of the simulator instead of the scenario's (0.03 is 3 %).")
 
 
+# How --help groups them; the agents' constants are further flags of this module.
+FLAG_GROUPS = {
+    "What is to be decided": ("scenario", "users", "constraint", "knobs", "calibration", "noise"),
+    "Who learns": ("agent", "seeds", "first_seed", "lanes"),
+    "The run": ("run_dir", "resume", "threads", "checkpoint_epochs"),
+}
+
 _KINDS: dict[str, registry.Kind] = {}  # whose constants are flags
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_bool}
 

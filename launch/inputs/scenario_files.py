@@ -21,7 +21,7 @@ Record = TypeVar("Record")
 
 def _read(path: pathlib.Path, what: str) -> dict[str, object]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{what}: expected UTF-8 text, found byte {error.start} that is not, in {path}") from error
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte

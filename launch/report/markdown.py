@@ -8,8 +8,15 @@ from launch.report import blocks
 from launch.report.plotting import Picture
 
 
+def escaped(text: str) -> str:
+    """A user's text in a cell of a table: none of its characters is Markdown's."""
+    for character in "\\|*_`<>[]":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
 def _text(cell: blocks.Cell) -> str:
-    text = cell.text.replace("|", "\\|").replace("*", "\\*")
+    text = escaped(cell.text)
     return f"*{text}*" if cell.kind == blocks.PAPER else text
 
 

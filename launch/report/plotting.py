@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,10 +20,18 @@ plt = pyplot  # for who draws: only after the above is nothing shown on a screen
 LINE, BAND, TRUTH = "#1f5f8b", "#9cc3dc", "#c1432e"
 
 
+def plain(text: str) -> str:
+    """A user's text as Matplotlib shows it as it is: no formula between two $, no legend entry hidden by a first _."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
 def png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG, the same for the same figure; the figure is closed."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    with warnings.catch_warnings():
+        # A character that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
     pyplot.close(figure)
     return buffer.getvalue()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from launch.report.plotting import BAND, LINE, TRUTH, plt, png
+from launch.report.plotting import BAND, LINE, TRUTH, plain, plt, png
 from launch.runs.history import Histories, History
 from launch.runs.summary import Summary
 
@@ -54,5 +54,5 @@ def draw(summary: Summary, histories: Histories, oracle_art_ms: float | None) ->
         axes.legend(frameon=False, loc="upper right", fontsize=9)
     where = f"experiment {summary.experiment}, {summary.users} users, constraint {summary.constraint}"
     name = f"{summary.agent}, {where}"
-    figure.suptitle(name, fontsize=11)
+    figure.suptitle(plain(name), fontsize=11)
     return png(figure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from launch.inputs.settings import Settings
+from launch.report.markdown import escaped
 from launch.runs.history import Oracle
 from launch.runs.summary import Summary
 
@@ -27,7 +28,7 @@ def table(summary: Summary, settings: Settings, oracle: Oracle | None) -> str:
         numbers = ["" if number is None else f"{number:.2f}" for number in (seed.art_ms, seed.accuracy)]
         decision = seed.decision or [""] * len(names)
         rows.append([f"seed {seed.seed}", summary.constraint, *decision, *numbers, steps])
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    title = f"# Experiment {summary.experiment}, {summary.users} users, {summary.agent}"
+    lines = ["| " + " | ".join(map(escaped, head)) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(map(escaped, row)) + " |" for row in rows]
+    title = f"# Experiment {escaped(summary.experiment)}, {summary.users} users, {escaped(summary.agent)}"
     return "\n".join([title, "", *lines, "", note, ""])

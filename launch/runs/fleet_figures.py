@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 
@@ -10,7 +11,7 @@ from matplotlib import ticker
 
 from hl_jax.choices import node_choices
 from launch.host.errors import InputError
-from launch.report.plotting import BAND, LINE, TRUTH, plt, png
+from launch.report.plotting import BAND, LINE, TRUTH, plain, plt, png
 from launch.runs.folder import RunFolder
 from launch.runs.summary import Summary
 
@@ -21,7 +22,7 @@ LINEAR_TO = 1.0  # %, of the regret axis; a logarithm from there on
 def _measured(folder: RunFolder, decision: list[int], seed: int) -> np.ndarray:
     """Mean response time (ms) of each device over the steps that measured `decision`."""
     rows = []
-    for line in folder.steps.read_text(encoding="utf-8").splitlines():
+    for line in folder.steps.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
         except ValueError:
@@ -65,7 +66,7 @@ def topology(path: pathlib.Path) -> bytes:
             zorder=1,
         )
         text = f"{device.name}\n{seed.decision[index]}\n{ms:.0f} ms"
-        axes.text(x, -0.02, text, ha="center", va="center", fontsize=11, zorder=3, bbox=_box(used))
+        axes.text(x, -0.02, plain(text), ha="center", va="center", fontsize=11, zorder=3, bbox=_box(used))
     at_edge, up = (decision.count(node) for node in node_choices(models))
     axes.plot(
         [places["edge"][0]] * 2,
@@ -76,14 +77,18 @@ def topology(path: pathlib.Path) -> bytes:
         zorder=1,
     )
     for name, node, tasks in (("edge", scenario.edge, at_edge), ("cloud", scenario.cloud, up)):
-        text = f"{name}, {node.cores} cores\n{tasks} x d0" if tasks else f"{name}, {node.cores} cores\nno task"
-        axes.text(*places[name], text, ha="center", va="center", fontsize=11, zorder=3, bbox=_box(tasks > 0))
+        text = (
+            f"{name}, {node.cores} cores\n{tasks} x {scenario.pool.names[0]}"
+            if tasks
+            else f"{name}, {node.cores} cores\nno task"
+        )
+        axes.text(*places[name], plain(text), ha="center", va="center", fontsize=11, zorder=3, bbox=_box(tasks > 0))
     axes.set_xlim(-0.7, users - 0.3)
     axes.set_ylim(-0.45, 2.35)
     axes.axis("off")
     where = f"experiment {summary.experiment}, constraint {summary.constraint}, {summary.agent}"
     title = f"{where}: ART {seed.art_ms:.0f} ms, accuracy {seed.accuracy:.1f} % (Table III's)"
-    axes.set_title(title + "\nresponse times as measured; dashed: weak links; thick: inputs sent", fontsize=10)
+    axes.set_title(plain(title) + "\nresponse times as measured; dashed: weak links; thick: inputs sent", fontsize=10)
     return png(figure)
 
 
@@ -94,7 +99,7 @@ def _box(used: bool) -> dict[str, str]:
 def regret(runs: dict[str, pathlib.Path]) -> bytes:
     """Regret of the greedy decision against real steps: every seed thin, their median thick."""
     figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
-    for colour, (name, path) in zip(COLOURS, runs.items(), strict=False):
+    for colour, (name, path) in zip(itertools.cycle(COLOURS), runs.items(), strict=False):
         folder = RunFolder(path)
         _summary(folder)
         curves = list(folder.regrets().values())
@@ -102,7 +107,7 @@ def regret(runs: dict[str, pathlib.Path]) -> bytes:
             axes.plot(steps, values, color=colour, lw=0.7, alpha=0.35, drawstyle="steps-post")
         grid = np.unique(np.concatenate([steps for steps, _ in curves]))
         latest = [values[np.clip(np.searchsorted(steps, grid, "right") - 1, 0, None)] for steps, values in curves]
-        label = f"{name} ({len(curves)} seeds)"
+        label = plain(f"{name} ({len(curves)} seeds)")
         axes.plot(grid, np.median(latest, axis=0), color=colour, lw=2.2, drawstyle="steps-post", label=label)
     axes.axhline(5.0, color="#888888", lw=1.0, ls=":", label="5 %")
     axes.set_yscale("symlog", linthresh=LINEAR_TO)

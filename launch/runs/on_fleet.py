@@ -260,7 +260,7 @@ class RealRun:
     def _interactions(self, number: int) -> int:
         """Steps that this seed has taken, with those of interrupted epochs and of measuring."""
         count = 0
-        for line in self.folder.steps.read_text(encoding="utf-8").splitlines():
+        for line in self.folder.steps.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError):  # a line that was cut off
                 count += json.loads(line).get("seed") == number
         return count

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Protocol
 
-from launch.host import resources
+from launch.host import resources, runtime
 from launch.host.errors import InputError
 from launch.inputs.settings import Settings
 from launch.runs.folder import RunFolder
@@ -57,6 +57,7 @@ def open_unit(chosen: Settings, folder: RunFolder, checkpoint_epochs: int = 10) 
         raise InputError(f"run folder: expected a run of the same settings, found another's in {folder}")
     if not resume:
         folder.check_new()
+    runtime.make_room()
     runner = _runner(chosen, folder, checkpoint_epochs)
     if not resume:
         folder.begin(chosen)

@@ -177,7 +177,7 @@ def from_file(path: pathlib.Path) -> tuple[dict[str, str], tuple[Grid, ...]]:
       InputError: if it can't be read or isn't one.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"--sweep_file: expected a readable file, found {error.strerror} at {path}") from error
     except (ValueError, RecursionError) as error:

@@ -9,7 +9,7 @@ from matplotlib import colormaps, ticker
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
-from launch.report.plotting import DARK, LIGHT, Picture, Theme, counts, legend, png, styled_axes
+from launch.report.plotting import DARK, LIGHT, Picture, Theme, counts, legend, plain, png, styled_axes
 from launch.sweep.report import Panel, Report, Setting
 
 MOST_LINES = 8  # in a picture; an axis of more values has tables alone
@@ -42,7 +42,11 @@ def _settings(rows: Sequence[Setting], theme: Theme) -> bytes:
             axes.plot(edge, index, ">", color=theme.agents["dqn"], ms=7)
         else:
             axes.plot(row.iqm, index, "o", color=color, ms=6)
-    names = [f"no. {place}" for place in range(1, len(rows) + 1)] if numbered(rows) else [row.setting for row in rows]
+    names = (
+        [f"no. {place}" for place in range(1, len(rows) + 1)]
+        if numbered(rows)
+        else [plain(row.setting) for row in rows]
+    )
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(left=0.0)
@@ -66,7 +70,7 @@ def _lines(panel: Panel, theme: Theme, kind: str) -> bytes:
             curve = line.curve
             axes.plot(curve.steps, curve.median, color=color, lw=1.8)
             axes.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.16, lw=0)
-        handles.append(Line2D([], [], color=color, lw=3, label=line.name))
+        handles.append(Line2D([], [], color=color, lw=3, label=plain(line.name)))
     axes.set_xlabel("real steps", fontsize=9)
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(counts))
     axes.set_xlim(left=0.0)
