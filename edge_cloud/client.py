@@ -34,6 +34,7 @@ class Outcome:
     device: str
     lost: str  # why; empty if it has a result
     response_ms: float
+    gone: bool = False  # the device itself didn't answer, or no decision reached it
     decide_ms: float = 0.0
     queue_ms: float = 0.0
     compute_ms: float = 0.0
@@ -113,7 +114,7 @@ class Fleet:
         try:
             report = self._peers[device].answer("Infer", call).report
         except CallError as error:
-            return Outcome(device, str(error), deadline_ms)
+            return Outcome(device, str(error), deadline_ms, gone=True)
         lost = "" if report.outcome == "ok" else report.outcome or "no outcome"
         if not lost and (report.step, report.choice, report.device) != (step, choice, device):
             found = f"step {report.step}, choice {report.choice} of {report.device[:40]!r}"
@@ -121,7 +122,9 @@ class Fleet:
         times = (report.response_ms, report.decide_ms, report.queue_ms, report.compute_ms)
         if not lost and not (all(np.isfinite(value) and value >= 0.0 for value in times) and report.response_ms > 0.0):
             lost = f"Infer at {device}: expected finite times, found {times}"
-        return Outcome(device, lost, deadline_ms if lost else min(times[0], deadline_ms), *times[1:])
+        response_ms = deadline_ms if lost else min(times[0], deadline_ms)
+        # A device that was never told what to do says nothing of what it was to do.
+        return Outcome(device, lost, response_ms, lost != "" and report.choice < 0, *times[1:])
 
     def state(self, timeout_s: float | None = None) -> pb.FleetState:
         """The fleet's state as the cloud knows it.

@@ -17,6 +17,7 @@ from edge_cloud.service import check_reply, classify
 from edge_cloud.slots import Slots
 
 REPORT_TIMEOUT_S = 1.0
+ANSWER_S = 0.1  # kept of a request's time for its answer, or a tenth of it
 
 
 class DeviceApplication:
@@ -48,18 +49,20 @@ class DeviceApplication:
     def infer(self, request: pb.InferRequest, call: Call) -> pb.InferReply:
         """One request; a lost one is answered too, with an outcome that says why."""
         started = time.monotonic()
+        # The answer, that the request was lost, has to reach who asked before he gives up: else this device seems gone.
+        ends = started + call.remaining_s - min(ANSWER_S, call.remaining_s / 10.0)
         report = pb.Report(step=request.step, device=self._name, choice=-1, outcome="ok")
         reply = pb.InferReply()
         try:
             decision = self._edge.call(
-                "Decide", pb.DecideRequest(step=request.step, device=self._name), call.remaining_s
+                "Decide", pb.DecideRequest(step=request.step, device=self._name), ends - time.monotonic()
             )
             if decision.step != request.step or not 0 <= decision.choice < len(self._models) + 2:
                 expected = f"step {request.step} and a choice in 0..{len(self._models) + 1}"
                 found = f"step {decision.step}, {decision.choice}"
                 raise CallError(self._edge.name, "Decide", "INVALID_REPLY", f"expected {expected}, found {found}")
             report.choice, report.decide_ms = decision.choice, 1000.0 * (time.monotonic() - started)
-            result = self._execute(request, decision.choice, call)
+            result = self._execute(request, decision.choice, max(ends - time.monotonic(), 0.0))
             report.queue_ms, report.compute_ms = result.queue_ms, result.compute_ms
             reply.classes.extend(result.classes)
         except CallError as error:
@@ -70,10 +73,10 @@ class DeviceApplication:
         reply.report.CopyFrom(report)
         report.statuses.append(self._status())
         with contextlib.suppress(CallError):  # the caller has the report; the cloud keeps the device's last one
-            self._tell("Tell", report, min(max(call.remaining_s, 0.1), REPORT_TIMEOUT_S))
+            self._tell("Tell", report, min(call.remaining_s / 2.0, REPORT_TIMEOUT_S))
         return reply
 
-    def _execute(self, request: pb.InferRequest, choice: int, call: Call) -> pb.ClassifyReply:
+    def _execute(self, request: pb.InferRequest, choice: int, timeout_s: float) -> pb.ClassifyReply:
         local = choice < len(self._models)
         where = "device" if local else ("edge", "cloud")[choice - len(self._models)]
         task = pb.ClassifyRequest(
@@ -84,8 +87,8 @@ class DeviceApplication:
             image=request.image or self._camera(),
         )
         if local:
-            return classify(self._slots, self._name, task, call.remaining_s)
-        result: pb.ClassifyReply = self._edge.call("Classify", task, call.remaining_s)
+            return classify(self._slots, self._name, task, timeout_s)
+        result: pb.ClassifyReply = self._edge.call("Classify", task, timeout_s)
         if wrong := check_reply(task, result):
             raise CallError(where, "Classify", "INVALID_REPLY", wrong)
         return result

@@ -76,7 +76,8 @@ class World:
     """Where an agent runs.
 
     `repeat(n, body, carry)` applies `body` n times. `step(env, key, action)` takes one real step with the joint action
-    ([N]), and returns env, obs [F] and info (`cost_ms`, `art_ms`, `feasible`, `response_ms`, …).
+    ([N]), and returns env, obs [F] and info (`cost_ms`, `art_ms`, `feasible`, `response_ms`, …). Where requests can be
+    lost, info also has `lost` and `gone` ([N] bool): whose has no result, and who didn't answer at all.
     """
 
     repeat: Callable[[Any, Callable[[Any], Any], Any], Any]

@@ -206,7 +206,8 @@ class TestbedEnv:
         Returns:
           obs [3N + 6] int32, reward = -cost (ms), terminated, truncated (both False), and info: `response_ms` [N] (a
           lost request's is the deadline), `mean_ms` the same (nobody knows the real mean), `art_ms`, `accuracy` (%, of
-          the pool's table), `feasible`, `cost_ms`; and `lost` [N] bool, `reasons` [N] (empty where not lost),
+          the pool's table), `feasible`, `cost_ms`; and `lost`, `gone` [N] bool (the device itself didn't answer: it
+          counts in no mean), `reasons` [N] (empty where not lost),
           `queue_ms`, `compute_ms`, `decide_ms` [N], `stale` (the cloud gave no state, obs is the last one).
 
         Raises:
@@ -241,15 +242,20 @@ class TestbedEnv:
 
     def _info(self, joint: np.ndarray, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         response = np.array([outcome.response_ms for outcome in outcomes], np.float32)
-        accuracy, feasible, cost = jax.device_get(_judge(self.params, joint, response))
+        gone = np.array([outcome.gone for outcome in outcomes])
+        # Nobody waits at a device that isn't there; where none is, every step is lost.
+        there = response if gone.all() else response[~gone]
+        art = np.float32(there.mean())
+        accuracy, feasible, cost = jax.device_get(_judge(self.params, joint, np.full(len(response), art)))
         return {
             "response_ms": response,
             "mean_ms": response,
-            "art_ms": np.float32(response.mean()),
+            "art_ms": art,
             "accuracy": np.float32(accuracy),
             "feasible": np.bool_(feasible),
             "cost_ms": np.float32(cost),
             "lost": np.array([outcome.lost != "" for outcome in outcomes]),
+            "gone": gone,
             "reasons": tuple(outcome.lost for outcome in outcomes),
             "queue_ms": np.array([outcome.queue_ms for outcome in outcomes], np.float32),
             "compute_ms": np.array([outcome.compute_ms for outcome in outcomes], np.float32),

@@ -177,7 +177,7 @@ class RealRun:
             times_seen, sum_ms = seed.seen.get(decision, (0, 0.0))
             seed.seen[decision] = (times_seen + 1, sum_ms + float(info["art_ms"]))
             progress.advance(0, f"seed {seed.number}, step {int(env) + 1}, ART {float(info['art_ms']):.1f} ms")
-            names = ("cost_ms", "art_ms", "feasible", "response_ms")
+            names = ("cost_ms", "art_ms", "feasible", "response_ms", "lost", "gone")
             return env + 1, jnp.asarray(obs), {name: jnp.asarray(info[name]) for name in names}
 
         world = host_world(step)

@@ -24,6 +24,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from hl_jax.agents.factored import availability as factored_availability
 from hl_jax.agents.factored import exploring as factored_exploring
 from hl_jax.agents.factored import levels as factored_levels
 from hl_jax.agents.factored import linear as factored_linear
@@ -58,6 +59,7 @@ class FactoredState:
     posterior: Posterior
     scale_ms: chex.Array  # mean (geometric) response time of the first step
     account: factored_exploring.Account
+    available: factored_availability.Availability
     constraint: chex.Array  # %
     changes: chex.Array  # [] how often reality was found changed
     real_steps: chex.Array
@@ -117,6 +119,7 @@ class Factored:
             posterior=self.model.start(),
             scale_ms=jnp.float32(1.0),
             account=factored_exploring.open_account(),
+            available=factored_availability.init(self.users, len(self.accuracy)),
             constraint=jnp.float32(self.constraint),
             changes=jnp.int32(0),
             real_steps=jnp.int32(0),
@@ -135,13 +138,14 @@ class Factored:
 
     def costs(self, state: FactoredState, weights: chex.Array, situation: Situation, constraint: chex.Array) -> Costs:
         """What the search reads: times (ms) predicted under weights ([N, D], or [1, D] for all devices)."""
-        return self._priced(state.scale_ms * self.model.times(weights, situation), constraint)
+        return self._priced(state, state.scale_ms * self.model.times(weights, situation), constraint)
 
-    def _priced(self, times_ms: chex.Array, constraint: chex.Array) -> Costs:
-        """Times of every device at every place ([N, P])."""
+    def _priced(self, state: FactoredState, times_ms: chex.Array, constraint: chex.Array) -> Costs:
+        """Times of every device at every place ([N, P]), where it is there and the place works."""
         local, edge, cloud = self.model.tables(times_ms)
         known = jnp.asarray(self.accuracy, jnp.float32)
-        return Costs(local=local, edge=edge, cloud=cloud, accuracy=known, constraint=constraint)
+        costs = Costs(local=local, edge=edge, cloud=cloud, accuracy=known, constraint=constraint)
+        return factored_availability.priced(state.available, costs, state.scale_ms)
 
     def _information(self, posterior: Posterior, situation: Situation, action: chex.Array) -> chex.Array:
         """How much the reports on one joint action ([N]) would tell: log of prior over posterior variance, summed."""
@@ -221,7 +225,8 @@ class Factored:
         level = jnp.minimum(situation.level, state.highest)
         spread = self.model.unsure(best, situation.replace(level=level))
         longer = jnp.exp(caution * jnp.minimum(spread, UNKNOWN))
-        return self._priced(state.scale_ms * self.model.times(best.mean[None, :], situation) * longer, constraint)
+        times = state.scale_ms * self.model.times(best.mean[None, :], situation) * longer
+        return self._priced(state, times, constraint)
 
     def search(self, state: FactoredState, obs: chex.Array, constraint: chex.Array | None = None) -> Found:
         """The best joint action under the model, cautiously, in an observed state ([F]), with its bounds.
@@ -247,24 +252,41 @@ class Factored:
     # -- Direct experience and system model -------------------------------------------------------------------------
 
     def observe(
-        self, state: FactoredState, action: chex.Array, response_ms: chex.Array, obs: chex.Array
+        self,
+        state: FactoredState,
+        action: chex.Array,
+        response_ms: chex.Array,
+        obs: chex.Array,
+        lost: chex.Array,
+        gone: chex.Array,
     ) -> FactoredState:
-        """Lines 11 to 13: keeps a real step's reports ([N] ms) and what is observed after it ([F])."""
-        chex.assert_shape([action, response_ms], (self.users,))
-        scale = jnp.where(state.real_steps == 0, jnp.exp(jnp.mean(jnp.log(response_ms))), state.scale_ms)
+        """Lines 11 to 13: keeps a real step's reports ([N] ms) and what is observed after it ([F]).
+
+        A request that was `lost` ([N] bool) reports no time, whatever stands in `response_ms`; a device that is `gone`
+        ([N] bool, all lost too) didn't put its task anywhere.
+        """
+        chex.assert_shape([action, response_ms, lost, gone], (self.users,))
+        first = state.available.answered == 0
+        logs = jnp.log(response_ms)
+        answers = jnp.sum(jnp.where(lost, 0.0, logs)) / jnp.maximum(jnp.sum(~lost), 1)
+        mean_log = jnp.where(jnp.any(lost), answers, jnp.mean(logs))
+        scale = jnp.where(first & jnp.any(~lost), jnp.exp(mean_log), state.scale_ms)
+        available = factored_availability.update(state.available, action, lost, gone)
+        action = jnp.where(gone, 0, action)
         factors, amounts = self.model.features(state.situation, action)
+        expected = factored_model.log_time(posteriors.likeliest(state.posterior).mean, factors, amounts)
         row = factored_model.Reports(
             factors=factors,
             amounts=amounts,
-            logs=jnp.log(response_ms / scale),
+            logs=jnp.where(lost, expected, jnp.log(response_ms / scale)),
             kind=jnp.maximum(action - self.model.models + 1, 0),
             trust=jnp.ones(self.users),
             held=jnp.zeros(self.users, bool),
         )
         limits = (self.config.surprise, self.config.least_change)
         signs = factored_reports.surprises(state.posterior, row, *limits)
-        signs = jnp.where(state.real_steps > 0, signs, 0.0)
-        reports, row, surprised, changed = factored_reports.judge(state.reports, row, signs, state.surprised)
+        signs = jnp.where(first, 0.0, signs)
+        reports, row, surprised, changed = factored_reports.judge(state.reports, row, signs, state.surprised, lost)
         slot = state.real_steps % self.recent_steps
         leaving = jax.tree.map(lambda kept: kept[slot], reports)
         forgotten = self.model.weights_of(changed)
@@ -276,6 +298,7 @@ class Factored:
             summary=summary,
             surprised=surprised,
             account=factored_exploring.afresh(state.account, jnp.any(changed)),
+            available=available,
             changes=state.changes + jnp.any(changed),
             scale_ms=scale,
             real_steps=state.real_steps + 1,
@@ -300,7 +323,9 @@ class Factored:
         def step(run: Run) -> Run:
             agent, action = self.suggest(run.agent)
             run, obs, info = real_step(world, run, action)
-            return run.replace(agent=self.fit_model(self.observe(agent, action, info["response_ms"], obs)))
+            nobody = jnp.zeros(self.users, bool)  # where nothing is ever lost, as in the simulator
+            lost, gone = info.get("lost", nobody), info.get("gone", nobody)
+            return run.replace(agent=self.fit_model(self.observe(agent, action, info["response_ms"], obs, lost, gone)))
 
         run = world.repeat(self.config.epoch_steps, step, run.replace(totals=Totals.zero()))
         likeliest = posteriors.likeliest(run.agent.posterior)

@@ -73,7 +73,7 @@ def surprises(posterior: Posterior, row: Reports, deviations: float, least: floa
 
 
 def judge(
-    reports: Reports, row: Reports, signs: chex.Array, surprised: chex.Array
+    reports: Reports, row: Reports, signs: chex.Array, surprised: chex.Array, lost: chex.Array
 ) -> tuple[Reports, Reports, chex.Array, chex.Array]:
     """Weighs one step's reports and the earlier ones against each other.
 
@@ -82,17 +82,18 @@ def judge(
       row: the step's, [N, .].
       signs: [N + 2] how they surprise.
       surprised: [N + 2] how each source's previous report did.
+      lost: [N] bool, whose report is none.
 
     Returns:
       both with their new weights, the new `surprised`, and which sources have changed ([N + 2] bool).
     """
     mine, theirs = _source(row.kind), _source(reports.kind)
-    reported = jnp.zeros(signs.shape, bool).at[mine].set(True)
+    reported = jnp.zeros(signs.shape, bool).at[mine].max(~lost)
     changed = (signs != 0.0) & (signs == surprised)
     first = (signs != 0.0) & ~changed
     # Whatever the second report says, it tells what the held one meant; from then on that one counts.
     decided = reports.held & (reported & ~first)[theirs]
     trust = jnp.where(changed[theirs] & ~reports.held, 0.0, reports.trust)
     reports = reports.replace(trust=jnp.where(decided, 1.0, trust), held=reports.held & ~decided)
-    row = row.replace(trust=jnp.where(first[mine], 0.0, 1.0), held=first[mine])
+    row = row.replace(trust=jnp.where(first[mine] | lost, 0.0, 1.0), held=first[mine] & ~lost)
     return reports, row, jnp.where(reported & ~changed, signs, jnp.where(changed, 0.0, surprised)), changed

@@ -67,7 +67,7 @@ class Simulated:
         if self.steps == type(self).interrupt_at:
             raise KeyboardInterrupt
         obs, self.state, *rest, info = self._step(jax.random.key(self.steps), self.state, joint, self.params)
-        info = jax.device_get(info) | {"lost": np.zeros(2, bool)}
+        info = jax.device_get(info) | {"lost": np.zeros(2, bool), "gone": np.zeros(2, bool)}
         if self.steps == 8 and self.reported is not None:
             info["response_ms"] = np.array([self.reported, info["response_ms"][1]], np.float32)
         outcomes = [{"response_ms": float(ms)} for ms in info["response_ms"]]
