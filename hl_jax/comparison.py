@@ -31,7 +31,9 @@ class Comparison:
     improvement: float  # probability that the second needs fewer steps, a tie counting half; mean over the strata
     interval: tuple[float, float]  # 95 % stratified bootstrap interval of it
     p_value: float
-    adjusted: float  # the p-value after Holm's correction for all that were compared
+    adjusted: float  # the p-value after Holm's correction for all that could be decided; 1 where this one can't
+    least_adjusted: float  # the smallest that these steps could have given, as the smallest of all
+    decidable: bool  # whether any way of dealing these steps could count, were it the only comparison
 
     @property
     def decided(self) -> bool:
@@ -60,26 +62,65 @@ def _rank_sums(ranks: tuple[int, ...], drawn: int) -> np.ndarray:
     return ways[drawn] / math.comb(len(ranks), drawn)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Statistic:
+    """The sum over strata of Mann and Whitney's U, in doubled ranks: what was observed, and what might have been."""
+
+    observed: int
+    mean: int
+    sums: np.ndarray | None  # probability of each sum; None: so many values that the normal distribution serves
+    deviation: float  # standard deviation
+
+    def p_value(self, distance: float) -> float:
+        """Two-sided p-value of a sum so far from the mean."""
+        if self.sums is None:
+            return (
+                1.0 if self.deviation == 0.0 else math.erfc(max(distance - 1.0, 0.0) / math.sqrt(2.0) / self.deviation)
+            )
+        return float(min(self.sums[np.abs(np.arange(len(self.sums)) - self.mean) >= distance].sum(), 1.0))
+
+    @property
+    def farthest(self) -> float:
+        """The largest distance from the mean that these values allow, however they are dealt."""
+        if self.sums is None:
+            return math.inf
+        return float(np.abs(np.flatnonzero(self.sums > 0.0) - self.mean).max())
+
+
+def _statistic(strata: Sequence[Stratum]) -> _Statistic:
+    ranks = [doubled_ranks(np.concatenate(stratum)) for stratum in strata]
+    sizes = [(len(first), len(second)) for first, second in strata]
+    observed = sum(int(rank[:n].sum()) for rank, (n, _) in zip(ranks, sizes, strict=True))
+    mean = sum(n * (n + m + 1) for n, m in sizes)  # of doubled ranks
+    variance = sum(
+        n * m * float(np.var(rank, ddof=1)) / (n + m)
+        for rank, (n, m) in zip(ranks, sizes, strict=True)
+        if len(rank) > 1
+    )
+    sums = None
+    if sum(len(rank) for rank in ranks) <= MOST_EXACT:
+        sums = np.ones(1)
+        for rank, (n, _) in zip(ranks, sizes, strict=True):
+            sums = np.convolve(sums, _rank_sums(tuple(sorted(rank.tolist())), n))
+    return _Statistic(observed, mean, sums, math.sqrt(variance))
+
+
 def rank_test(strata: Sequence[Stratum]) -> float:
     """Two-sided p-value of the null hypothesis that both settings' steps come from one distribution in each stratum.
 
     The statistic is the sum over strata of Mann and Whitney's U.
     """
-    ranks = [doubled_ranks(np.concatenate(stratum)) for stratum in strata]
-    sizes = [(len(first), len(second)) for first, second in strata]
-    observed = sum(int(rank[:n].sum()) for rank, (n, _) in zip(ranks, sizes, strict=True))
-    mean = sum(n * (n + m + 1) for n, m in sizes)  # of doubled ranks
-    if sum(len(rank) for rank in ranks) > MOST_EXACT:
-        variance = sum(
-            n * m * float(np.var(rank, ddof=1)) / (n + m)
-            for rank, (n, m) in zip(ranks, sizes, strict=True)
-            if len(rank) > 1
-        )
-        return 1.0 if variance == 0.0 else math.erfc(max(abs(observed - mean) - 1.0, 0.0) / math.sqrt(2.0 * variance))
-    sums = np.ones(1)
-    for rank, (n, _) in zip(ranks, sizes, strict=True):
-        sums = np.convolve(sums, _rank_sums(tuple(sorted(rank.tolist())), n))
-    return float(min(sums[np.abs(np.arange(len(sums)) - mean) >= abs(observed - mean)].sum(), 1.0))
+    found = _statistic(strata)
+    return found.p_value(abs(found.observed - found.mean))
+
+
+def least_p_value(strata: Sequence[Stratum]) -> float:
+    """The smallest p-value that these very steps could give, however they were dealt to the two settings.
+
+    Two or three seeds, or seeds most of which never got there, can't show any difference.
+    """
+    found = _statistic(strata)
+    return found.p_value(found.farthest)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -104,19 +145,25 @@ def improvement_interval(strata: Sequence[Stratum], seed: int = 0) -> tuple[floa
 
 
 def compare(pairs: Sequence[Sequence[Stratum]]) -> list[Comparison]:
-    """Compares pairs of settings, each given by the tasks that both were run in; the correction is for all of them."""
-    p_values = [rank_test(strata) for strata in pairs]
+    """Compares pairs of settings, each given by the tasks that both were run in.
+
+    The correction is for all of them that can be decided at all (Tarone 1990): which ones these are follows from their
+    steps without saying whose they are, and what can't be called different can't be called so wrongly.
+    """
+    statistics = [_statistic(strata) for strata in pairs]
+    p_values = [one.p_value(abs(one.observed - one.mean)) for one in statistics]
+    least = [one.p_value(one.farthest) for one in statistics]
+    testable = [index for index, smallest in enumerate(least) if smallest <= LEVEL]
+    adjusted = np.ones(len(pairs))
+    adjusted[testable] = holm([p_values[index] for index in testable])
     return [
         Comparison(
             improvement=float(np.mean([improvement(*stratum) for stratum in strata])),
             interval=improvement_interval(strata),
-            p_value=p_value,
-            adjusted=float(adjusted),
+            p_value=p_values[index],
+            adjusted=float(adjusted[index]),
+            least_adjusted=min(least[index] * max(len(testable), 1), 1.0),
+            decidable=least[index] <= LEVEL,
         )
-        for strata, p_value, adjusted in zip(pairs, p_values, holm(p_values), strict=True)
+        for index, strata in enumerate(pairs)
     ]
-
-
-def least_p_value(strata: Sequence[tuple[int, int]]) -> float:
-    """The smallest p-value that so many seeds can give, whatever they show (sizes of both settings by stratum)."""
-    return min(2.0 / math.prod(math.comb(n + m, n) for n, m in strata), 1.0)

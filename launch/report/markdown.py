@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from launch.report import blocks
@@ -10,9 +11,8 @@ from launch.report.plotting import Picture
 
 def escaped(text: str) -> str:
     """A user's text in a cell of a table: none of its characters is Markdown's."""
-    for character in "\\|*_`<>[]":
-        text = text.replace(character, f"\\{character}")
-    return text
+    # An underscore inside a word stands for itself.
+    return re.sub(r"[\\|*`<>\[\]]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
 
 
 def _text(cell: blocks.Cell) -> str:

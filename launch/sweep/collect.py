@@ -253,23 +253,23 @@ def comparisons(pairs: Sequence[Pair]) -> list[Comparison]:
     for pair in pairs:
         tested, verdict = None, NOT_RUN if pair.trainings else SAME
         if pair.strata:
-            tested, verdict = _tested(pair, next(verdicts), len(possible))
+            tested, verdict = _tested(pair, next(verdicts))
         first, second = (sum(len(stratum[side]) for stratum in pair.strata) for side in (0, 1))
         names = (pair.kind, pair.axis, pair.first, pair.second)
         found.append(Comparison(*names, len(pair.strata), (first, second), tested, verdict))
     return found
 
 
-def _tested(pair: Pair, found: comparison.Comparison, compared: int) -> tuple[Tested, str]:
-    """What was found of a pair, one of so many, and the verdict on it."""
+def _tested(pair: Pair, found: comparison.Comparison) -> tuple[Tested, str]:
+    """What was found of a pair, and the verdict on it."""
     low, high = found.interval
-    least = comparison.least_p_value([(len(one), len(two)) for one, two in pair.strata])
     tested = Tested(
         improvement=round(found.improvement, 4),
         interval=(round(low, 4), round(high, 4)),
         p_value=found.p_value,
         adjusted=found.adjusted,
-        least_adjusted=min(least * compared, 1.0),
+        least_adjusted=found.least_adjusted,
+        decidable=found.decidable,
     )
     better = pair.second if found.improvement > 0.5 else pair.first
     return tested, f"{better} needs fewer steps" if found.decided else UNDECIDED

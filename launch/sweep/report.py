@@ -51,7 +51,8 @@ class Tested:
     interval: tuple[float, float]  # 95 %
     p_value: float
     adjusted: float  # for all comparisons of the report
-    least_adjusted: float  # the smallest that so many seeds could have given, as the smallest of all
+    least_adjusted: float  # the smallest that these steps could have given, as the smallest of all
+    decidable: bool = True  # what can't be decided, whatever the steps show, isn't counted by the correction
 
 
 @dataclasses.dataclass(frozen=True)

@@ -101,10 +101,47 @@ def test_an_interval_holds_its_estimate_and_narrows():
 
 
 def test_three_seeds_can_t_decide_anything():
-    assert comparison.least_p_value([(3, 3)]) == pytest.approx(0.1)
+    three = (numbers(1, 8, 3), numbers(7, 2, 9))
+    assert comparison.least_p_value([three]) == pytest.approx(0.1)
     assert comparison.rank_test([(numbers(1, 2, 3), numbers(7, 8, 9))]) == pytest.approx(0.1)
-    assert comparison.least_p_value([(10, 10)]) < 1e-4 < LEVEL
-    assert comparison.least_p_value([(3, 3), (3, 3)]) == pytest.approx(2 / 400)
+    assert comparison.least_p_value([(np.arange(10.0), np.arange(10.0, 20.0))]) < 1e-4 < LEVEL
+    assert comparison.least_p_value([three, three]) == pytest.approx(2 / 400)
+
+
+def test_seeds_that_are_all_alike_can_t_decide_anything_either():
+    never = np.full(10, INF)
+    assert comparison.least_p_value([(never, never)]) == 1.0
+    one_got_there = (np.append(never[:9], 5.0), never)
+    assert comparison.least_p_value([one_got_there]) == 1.0  # in one of the two it has to be
+    many = (np.full(300, INF), np.full(300, INF))
+    assert comparison.rank_test([many]) == 1.0
+
+
+def test_what_can_t_be_decided_isn_t_counted():
+    """Four clear differences beside any number of comparisons of three seeds, or of seeds that never get there."""
+    clear = (numbers(*range(5)), numbers(*range(10, 15)))  # 2 of 252 ways: 0.0079
+    few, never = (numbers(1, 2, 3), numbers(7, 8, 9)), (np.full(5, INF), np.full(5, INF))
+    alone = comparison.compare([[clear]] * 3)
+    beside = comparison.compare([[clear]] * 3 + [[few]] * 20 + [[never]] * 20)
+    assert [one.adjusted for one in beside[:3]] == [one.adjusted for one in alone]
+    assert all(one.decided and one.decidable for one in beside[:3])
+    assert all(one.adjusted == 1.0 and not one.decided and not one.decidable for one in beside[3:])
+    assert alone[0].adjusted == pytest.approx(3 * 2 / 252)
+    assert alone[0].least_adjusted == pytest.approx(3 * 2 / 252)
+
+
+def test_no_false_difference_among_comparisons_of_which_few_can_be_decided():
+    random, wrong = np.random.default_rng(5), 0
+    for _ in range(SWEEPS):
+        pairs = [[(random.normal(size=size), random.normal(size=size))] for size in (2, 3, 3, 6, 6, 8)]
+        wrong += any(one.decided for one in _without_intervals(pairs))
+    assert wrong / SWEEPS <= LEVEL + 2.5 * np.sqrt(LEVEL * (1 - LEVEL) / SWEEPS)
+
+
+def _without_intervals(pairs):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "improvement_interval", lambda strata: (0.0, 1.0))
+        return comparison.compare(pairs)
 
 
 SWEEPS = 400

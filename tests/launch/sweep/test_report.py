@@ -199,7 +199,7 @@ COLUMNS = {  # as in data/results, so that what is kept there can be compared
     "settings": "setting,task,seeds,succeeded,median,median_interval_low,median_interval_high,iqm,iqm_interval_low,"
     "iqm_interval_high,least_budget,most_budget,feasible,art_over_optimum",
     "comparisons": "kind,axis,first,second,tasks,seeds,improvement,interval_low,interval_high,p_value,adjusted,"
-    "least_adjusted,verdict",
+    "least_adjusted,decidable,verdict",
     "runs": "setting,task,point,seed,failed,steps_to_optimal,steps_to_exact,real_steps,model_steps,art_ms,"
     "oracle_art_ms,accuracy,feasible,experience_s,compute_s,experience_to_optimal_s,compute_to_optimal_s",
 }
