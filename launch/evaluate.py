@@ -26,6 +26,7 @@ from hl_jax.simulator import EnvParams, EnvState
 from launch.host import errors
 from launch.host.errors import InputError
 from launch.host.runtime import use_compilation_cache
+from launch.host.text import fixed
 from launch.inputs.agents import make_agent
 from launch.inputs.flags import check_measured, scenario_file
 from launch.inputs.settings import Settings
@@ -200,7 +201,7 @@ def _print_table(result: Result, head: bool) -> None:
         columns = f"{'seed':>5} {'ART (ms)':>9} {'optimum':>9} {'regret':>8} {'accuracy':>9} {'keeps it':>9}"
         print(f"{'constraint':>10} {columns}  decision")
     for seed in result.seeds:
-        numbers = f"{seed.art_ms:>9.2f} {seed.oracle_art_ms:>9.2f} {seed.regret_percent:>6.1f} %"
+        numbers = f"{seed.art_ms:>9.2f} {seed.oracle_art_ms:>9.2f} {fixed(seed.regret_percent, 1):>6} %"
         kept = "yes" if seed.feasible else "no"
         row = f"{seed.seed:>5} {numbers} {seed.accuracy:>9.2f} {kept:>9}"
         print(f"{result.constraint:>10} {row}  {' '.join(seed.decision)}")

@@ -15,6 +15,7 @@ from absl import flags
 from launch.host import errors, files
 from launch.host.errors import InputError, RunError
 from launch.host.runtime import use_compilation_cache
+from launch.host.text import counted
 from launch.inputs.flags import define_given_agent, refuse_other_settings, settings
 from launch.inputs.settings import RealSettings, Settings
 
@@ -102,7 +103,7 @@ def check_seeds(summary: Summary) -> None:
       RunError: naming the first that did.
     """
     if summary.failures:
-        count = f"{len(summary.failures)} of {len(summary.seeds)} seeds failed"
+        count = f"{len(summary.failures)} of {counted(len(summary.seeds), 'seed')} failed"
         raise RunError(f"{count}; first {summary.failures[0]}")
 
 
@@ -147,7 +148,8 @@ def _train(closing: contextlib.ExitStack) -> int:
         return 0
     steps = summary.aggregate.steps_to_optimal
     middle = "never" if steps.median is None else f"{steps.median:g}"
-    print(f"{steps.succeeded} of {steps.seeds} seeds reached the optimum; median real steps: {middle}")
+    of = f"{steps.succeeded} of {counted(steps.seeds, 'seed')}"
+    print(f"{of} reached the optimum; {'' if steps.seeds == 1 else 'median '}real steps: {middle}")
     print(f"results: {folder}/ (summary.json, metrics.csv, decisions.md, curves.png, events/)")
     check_seeds(summary)
     return 0

@@ -27,6 +27,7 @@ from launch.beyond.lines import (
 from launch.host import files
 from launch.host.provenance import Machine
 from launch.host.records import as_data, from_data
+from launch.host.text import fixed
 
 DECISION_MS = {5: 3.0, 50: 10.0, 100: 40.0}  # most that a decision may take on one core, by devices
 
@@ -104,7 +105,7 @@ def _dynamic(lines: Sequence[DynamicLine]) -> str:
 
 def _sweep(lines: Sequence[SweepLine]) -> str:
     return (
-        f"worst regret {max(line.worst_regret_percent for line in lines):.2f} % "
+        f"worst regret {fixed(max(line.worst_regret_percent for line in lines), 2)} % "
         f"({lines[0].constraints} constraints, {len(lines) // len(JudgedLine.times(lines))} seeds)"
     )
 
@@ -141,8 +142,8 @@ def _endurance(lines: Sequence[EnduranceLine]) -> str:
         f"{sum(line.steps * line.seeds for line in lines):,} steps, {sum(line.not_finite for line in lines)} runs not "
         f"finite; above 1 % in at most {max(line.over_share_percent for line in lines):.4f} % of a line's decisions "
         f"(of its evaluations {max(line.bad_evaluations_percent for line in lines):.3f} %), worst "
-        f"{worst:.2f} %; window at most {max(windows, default=0.0):.2f} %, after the change {after}, a step at most "
-        f"{max(ratios, default=1.0):.2f} times as long at the end of {LONG:,} or more"
+        f"{fixed(worst, 2)} %; window at most {max(windows, default=0.0):.2f} %, after the change {after}, a step at "
+        f"most {max(ratios, default=1.0):.2f} times as long at the end of {LONG:,} or more"
     )
 
 

@@ -31,6 +31,7 @@ from launch.beyond.running import (
     stack,
 )
 from launch.host import resources
+from launch.host.text import fixed
 
 SETTLED = 50  # real steps after which decisions are judged
 WINDOW, WINDOWS_FROM = 80, 60  # real steps that what exploring costs is averaged over, and after which
@@ -155,7 +156,7 @@ def endurance(seeds: int, kept: Kept) -> list[EnduranceLine]:
 
     def told(line: EnduranceLine) -> str:
         worst = line.worst_regret_percent
-        told = "broke its constraint" if worst is None else f"worst {worst:.2f} %"
+        told = "broke its constraint" if worst is None else f"worst {fixed(worst, 2)} %"
         return f"above 1 % {line.over_share_percent:.3f} %, {told}"
 
     return kept.measure(EnduranceLine, parts, told)

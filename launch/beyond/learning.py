@@ -19,6 +19,7 @@ from hl_jax.scenario import Device, Scenario
 from launch.beyond.kept import Kept
 from launch.beyond.lines import DriftLine, DynamicLine, JudgedLine, StepsLine, SweepLine, UsersLine
 from launch.beyond.running import CHUNK, STEPS, Case, Seen, agent_for, courses, optimum_ms, scenario
+from launch.host.text import fixed
 
 DRIFT_STEP = CHUNK  # real steps before the edge slows down
 EARLY_STEPS = {"dynamic": 5 * CHUNK, "sweep": 2 * CHUNK}  # when these are judged for the first time
@@ -176,7 +177,7 @@ def _judged(
 
 
 def _worst(line: JudgedLine) -> str:
-    return f"worst regret {line.worst_regret_percent:.2f} %"
+    return f"worst regret {fixed(line.worst_regret_percent, 2)} %"
 
 
 def dynamic(seeds: int, kept: Kept) -> list[DynamicLine]:

@@ -20,7 +20,7 @@ _STYLE = """
   --stripe: #1b2129; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 24px 16px 64px; }
+main { max-width: 1600px; margin: 0 auto; padding: 24px 16px 64px; }
 header h1 { font-size: 1.75rem; line-height: 1.2; margin: .5em 0 .3em; text-wrap: balance; }
 header p { color: var(--soft); margin: 0; max-width: 75ch; }
 nav { margin: 16px 0; display: flex; flex-wrap: wrap; gap: 6px 16px; font-size: .9rem; }
@@ -41,6 +41,7 @@ code { font-size: .9em; background: var(--stripe); padding: 1px 4px; border-radi
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; }
 table { border-collapse: collapse; font-size: .85rem; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 10px; text-align: left; white-space: nowrap; }
+thead th { white-space: normal; }
 td.number, th.number { text-align: right; }
 thead th { font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--line); vertical-align: bottom; }
 thead th.group { color: var(--ink); }

@@ -33,10 +33,11 @@ class Made:
 
     def facts(self) -> list[str]:
         """For a list on the page."""
+        changed = " (+: with changes that weren't committed)" if any("+" in one for one in self.commits) else ""
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         facts = [
             f"Command: `{self.command}`",
-            f"Commit: {', '.join(self.commits) or 'unknown'} (+: with changes that aren't committed)",
+            f"Commit: {', '.join(self.commits) or 'unknown'}{changed}",
             f"Machine: {self.machine}",
             f"Versions: {versions}",
             f"Units of work: {self.finished} of {self.units} finished, {self.wall_s / 60.0:.1f} minutes in all, peak "

@@ -84,6 +84,7 @@ def reproduce(
         runnable = [unit for unit in units if unit.case.agent != sb3.AGENT or sb3.installed()]
         if len(runnable) < len(units):
             say("Stable-Baselines3 isn't installed (requirements-peer.txt): its part is left out")
+        units = [unit for unit in units if unit in runnable or unit.run_folder(out).finished]
         run_units(runnable, out, threads=threads, checkpoint_epochs=checkpoint_epochs, say=say)
     asked = plan.tables() if tables is None else tables
     found = report.build(units, out, command=command, quick=quick, tables=asked)

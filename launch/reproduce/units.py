@@ -18,6 +18,7 @@ from hl_jax.objective import constraint_value
 from hl_jax.scenario import Scenario
 from launch.host import resources
 from launch.host.files import ROOT
+from launch.host.text import counted
 from launch.host.worklog import WorkLog
 from launch.inputs import scenario_files
 from launch.inputs.settings import Settings
@@ -136,7 +137,7 @@ def settings(case: Case, seeds: int) -> Settings:
 def _result(summary: Summary) -> str:
     steps = summary.aggregate.steps_to_optimal
     middle = "never" if steps.median is None else f"{steps.median:,.0f} steps"
-    return f"{steps.succeeded} of {steps.seeds} seeds optimal, median {middle}"
+    return f"{steps.succeeded} of {counted(steps.seeds, 'seed')} optimal, median {middle}"
 
 
 def _run(unit: Unit, folder: RunFolder, threads: int, checkpoint_epochs: int) -> Summary:
@@ -162,7 +163,7 @@ def run_units(
     for unit in waiting:
         number = plan.index(unit) + 1
         # The first units tell how fast this machine is; until then nothing is promised.
-        rest = f", about {(left - done) * spent / done / SECONDS_A_MINUTE:.0f} min left" if done else ""
+        rest = f", about {left * spent / done / SECONDS_A_MINUTE:.0f} min left" if done else ""
         say(f"[{number}/{len(plan)}] {unit.title}{rest}")
         start = time.perf_counter()
         log.note(unit.folder, 0.0, resources.peak_memory_gib(children=True))  # with its commit, however this call ends
@@ -171,5 +172,7 @@ def run_units(
         finally:
             wall_s = time.perf_counter() - start
             log.note(unit.folder, wall_s, resources.peak_memory_gib(children=True))
-        spent, done = spent + wall_s, done + unit.weight
+        left -= unit.weight
+        if unit is not waiting[0]:  # which compiles what others find
+            spent, done = spent + wall_s, done + unit.weight
         say(f"[{number}/{len(plan)}] {unit.title}: {_result(summary)} ({wall_s:.0f} s)")

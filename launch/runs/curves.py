@@ -35,7 +35,9 @@ def draw(summary: Summary, histories: Histories, oracle_art_ms: float | None) ->
             axes.plot([row.real_steps for row in rows], values, color=BAND, lw=0.8, alpha=0.8)
         low, middle, high = np.percentile(curves, [25, 50, 75], axis=0)
         axes.fill_between(grid, low, high, color=BAND, alpha=0.5, lw=0, label="middle half of the seeds")
-        axes.plot(grid, middle, color=LINE, lw=2, label=f"median of {len(curves)} seeds")
+        axes.plot(
+            grid, middle, color=LINE, lw=2, label="the seed" if len(curves) == 1 else f"median of {len(curves)} seeds"
+        )
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     top.set_ylabel("mean cost of a real step (ms)")

@@ -26,7 +26,7 @@ def write(path: pathlib.Path, histories: Histories) -> None:
                 writer.write(Event(file_version="brain.Event:2").SerializeToString())
                 clock_s = 0.0
                 for row in rows:
-                    clock_s += row.elapsed_s
+                    clock_s += row.experience_s
                     shown = {name: getattr(row, name) for name in SHOWN}
                     scalars = {f"run/{name}": float(value) for name, value in shown.items() if value is not None}
                     scalars |= {f"learning/{name}": value for name, value in row.learning.items()}

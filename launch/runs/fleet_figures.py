@@ -11,6 +11,7 @@ from matplotlib import ticker
 
 from hl_jax.choices import node_choices
 from launch.host.errors import InputError
+from launch.host.text import counted
 from launch.report.plotting import BAND, LINE, TRUTH, plain, plt, png
 from launch.runs.folder import RunFolder
 from launch.runs.summary import Summary
@@ -107,7 +108,7 @@ def regret(runs: dict[str, pathlib.Path]) -> bytes:
             axes.plot(steps, values, color=colour, lw=0.7, alpha=0.35, drawstyle="steps-post")
         grid = np.unique(np.concatenate([steps for steps, _ in curves]))
         latest = [values[np.clip(np.searchsorted(steps, grid, "right") - 1, 0, None)] for steps, values in curves]
-        label = plain(f"{name} ({len(curves)} seeds)")
+        label = plain(f"{name} ({counted(len(curves), 'seed')})")
         axes.plot(grid, np.median(latest, axis=0), color=colour, lw=2.2, drawstyle="steps-post", label=label)
     axes.axhline(5.0, color="#888888", lw=1.0, ls=":", label="5 %")
     axes.set_yscale("symlog", linthresh=LINEAR_TO)

@@ -140,6 +140,17 @@ class RunFolder:
         files.write_json(self.summary_file, summary.as_json(), indent=2)
         return summary
 
+    def write_progress(self, settings: Settings, histories: Histories) -> None:
+        """metrics.csv and events of a run that still learns, as far as it has come.
+
+        Raises:
+          InputError: if they can't be written.
+        """
+        write_atomically(self.metrics, _metrics(settings, histories).encode())
+        from launch.runs import events
+
+        events.write(self.events, histories)
+
     def regrets(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """Real steps and regret of the greedy decision (%) after each epoch, of each seed in metrics.csv.
 

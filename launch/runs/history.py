@@ -6,7 +6,7 @@ metrics.csv, events and curves are made from rows, checkpoints keep them, summar
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class Row:
     train_art_ms: float  # mean over the epoch's real steps
     train_cost_ms: float  # the same with penalties
     infeasible_share: float  # part of them that broke the constraint
-    elapsed_s: float  # what they take for real: each as long as its slowest device
+    experience_s: float  # what these steps take on devices: each as long as its slowest device, simulated or real
     art_ms: float | None  # of the greedy decision after the epoch
     accuracy: float
     feasible: bool
@@ -108,7 +108,7 @@ def row(
         train_art_ms=float(totals.art_ms),
         train_cost_ms=float(totals.cost_ms),
         infeasible_share=float(totals.infeasible),
-        elapsed_s=int(totals.steps) * float(totals.elapsed_ms) / 1000.0,
+        experience_s=int(totals.steps) * float(totals.elapsed_ms) / 1000.0,
         **dataclasses.asdict(worth),
         learning={name: float(value) for name, value in learning.items()},
         compute_s=compute_s,
@@ -117,3 +117,4 @@ def row(
 
 History = Sequence[Row]  # of one seed
 Histories = Mapping[int, History]
+Show = Callable[[Callable[[], Histories]], None]  # is told how to get the histories so far

@@ -32,11 +32,12 @@ from launch.fleet.adapter import TestbedEnv
 from launch.fleet.inventory import inventory_from
 from launch.host.errors import InputError, RunError
 from launch.host.progress import Progress
+from launch.host.text import fixed
 from launch.inputs.agents import make_agent
 from launch.inputs.settings import Settings
 from launch.runs import learned
 from launch.runs.folder import RunFolder
-from launch.runs.history import Measured, Oracle, Row, Worth, row
+from launch.runs.history import Measured, Oracle, Row, Show, Worth, row
 from launch.runs.learned import Seed
 from launch.runs.summary import Failure, failure
 
@@ -121,11 +122,12 @@ class RealRun:
 
     # -- Learning ---------------------------------------------------------------------------------------------------
 
-    def learn(self, threads: int) -> dict[int, list[Row]]:
+    def learn(self, threads: int, show: Show = lambda _: None) -> dict[int, list[Row]]:
         """Runs every seed to its end and returns their histories. A fleet that is started here is always taken down.
 
         Args:
           threads: not used; a fleet takes one step at a time.
+          show: is told how to get the histories so far, after each epoch.
 
         Raises:
           InputError: if models or certificates can't be had, or a checkpoint can't be used.
@@ -133,7 +135,7 @@ class RealRun:
           KeyboardInterrupt: after the nodes are down; the last checkpoints hold.
         """
         del threads
-        seeds, histories = self.settings.seeds, {}
+        seeds, histories = self.settings.seeds, dict[int, list[Row]]()
         what = f"{self.settings.agent} {self.settings.scenario.name} (real)"
         with _terminated_like_interrupted(), self.env, Progress(self.agent.epochs * len(seeds), 0, what) as progress:
             for number in seeds:
@@ -142,6 +144,8 @@ class RealRun:
                 progress.advance(seed.epoch, f"seed {number}")
                 while seed.epoch < self.agent.epochs and seed.failure is None:
                     self._advance(seed, progress)
+                    so_far = {one: list[Row]() for one in seeds} | histories | {number: seed.rows}
+                    show(lambda so_far=so_far: so_far)  # type: ignore[misc]
                 if seed.failure is not None:
                     self.failures[number] = seed.failure
                 if seed.rows and seed.rows[-1].measured is None:
@@ -199,7 +203,7 @@ class RealRun:
     @staticmethod
     def _numbers(row: Row) -> str:
         art = "not measured" if row.art_ms is None else f"{row.art_ms:.1f} ms"
-        regret = "" if row.regret_percent is None else f", regret {row.regret_percent:.1f} % (twin)"
+        regret = "" if row.regret_percent is None else f", regret {fixed(row.regret_percent, 1)} % (twin)"
         kept = "" if row.feasible else ", breaks the constraint"
         return f"seed {row.seed}, steps {row.real_steps}, greedy ART {art}{regret}{kept}"
 

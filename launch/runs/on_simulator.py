@@ -11,6 +11,7 @@ import dataclasses
 import heapq
 import threading
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +23,12 @@ from hl_jax.simulator import EnvParams, EnvState
 from launch.host.errors import InputError
 from launch.host.progress import Progress
 from launch.host.records import as_data, from_data
+from launch.host.text import fixed
 from launch.inputs.agents import make_agent
 from launch.inputs.settings import Settings
 from launch.runs import checkpoints, compiled, history
 from launch.runs.folder import RunFolder
-from launch.runs.history import Oracle, Row, judged
+from launch.runs.history import Oracle, Row, Show, judged
 from launch.runs.summary import Failure, failure
 
 
@@ -119,6 +121,11 @@ class Simulation:
         notes = _Notes(epoch=group.epoch, history=group.history, failures=group.failures)
         checkpoints.save(self.folder.group(group.index), group.run, as_data(notes), self.settings.digest)
 
+    @staticmethod
+    def histories(groups: Sequence[Group]) -> dict[int, list[Row]]:
+        """What each seed has shown so far."""
+        return {seed: list(rows) for group in groups for seed, rows in group.history.items()}
+
     def advance(self, group: Group) -> str:
         """Runs one epoch of a group. Returns the numbers to watch.
 
@@ -144,10 +151,10 @@ class Simulation:
             self.save(group)
         if row is None:
             return "no seed of these can go on"
-        regret = f"{row.regret_percent:.1f} %" if row.feasible else "breaks the constraint"
+        regret = f"{fixed(row.regret_percent or 0.0, 1)} %" if row.feasible else "breaks the constraint"
         return f"steps {row.real_steps}, ART {row.art_ms:.1f} ms, regret {regret}"
 
-    def learn(self, threads: int) -> dict[int, list[Row]]:
+    def learn(self, threads: int, show: Show = lambda _: None) -> dict[int, list[Row]]:
         """Runs every seed to its end and returns their histories; on an interrupt, checkpoints first.
 
         Threads take the group that is least advanced, an epoch at a time, so that all cores stay busy to the end.
@@ -170,6 +177,8 @@ class Simulation:
                 group = groups[index]
                 numbers = self.advance(group)
                 progress.advance(1, numbers)
+                with lock:
+                    show(lambda: self.histories(groups))
                 if not group.over(self.agent.epochs):
                     with lock:
                         heapq.heappush(waiting, (group.epoch, index))
@@ -191,4 +200,4 @@ class Simulation:
                     self.save(group)
                 raise
         self.failures = {seed: one for group in groups for seed, one in group.failures.items()}
-        return {seed: rows for group in groups for seed, rows in group.history.items()}
+        return self.histories(groups)

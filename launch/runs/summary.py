@@ -161,9 +161,9 @@ def seed_summary(
         accuracy=last.accuracy if last else None,
         feasible=last.feasible if last else None,
         decision=tuple(labels[choice] for choice in last.decision) if last else (),
-        experience_s=sum(row.elapsed_s for row in rows),
+        experience_s=sum(row.experience_s for row in rows),
         compute_s=sum(row.compute_s for row in rows),
-        experience_to_optimal_s=None if optimal is None else sum(row.elapsed_s for row in before),
+        experience_to_optimal_s=None if optimal is None else sum(row.experience_s for row in before),
         compute_to_optimal_s=None if optimal is None else sum(row.compute_s for row in before),
         measured=measured,
     )

@@ -7,15 +7,19 @@ again; one with a config but no summary goes on from its last checkpoints.
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from typing import Protocol
 
 from launch.host import resources, runtime
 from launch.host.errors import InputError
 from launch.inputs.settings import Settings
 from launch.runs.folder import RunFolder
-from launch.runs.history import Histories, Oracle
+from launch.runs.history import Histories, Oracle, Show
 from launch.runs.on_simulator import Simulation
 from launch.runs.summary import Failure, Summary
+
+SHOWN_EVERY_S = 15.0  # metrics.csv and events of a run that still learns
 
 
 class Runner(Protocol):
@@ -32,8 +36,11 @@ class Runner(Protocol):
     def failures(self) -> dict[int, Failure]:
         """The seeds that ended before their time; known once `learn` is done."""
 
-    def learn(self, threads: int) -> Histories:
-        """Runs every seed to its end and returns their histories; on an interrupt, checkpoints first."""
+    def learn(self, threads: int, show: Show) -> Histories:
+        """Runs every seed to its end and returns their histories; on an interrupt, checkpoints first.
+
+        After each epoch `show` is told how to get the histories so far.
+        """
 
 
 def _runner(chosen: Settings, folder: RunFolder, checkpoint_epochs: int) -> Runner:
@@ -65,6 +72,19 @@ def open_unit(chosen: Settings, folder: RunFolder, checkpoint_epochs: int = 10) 
     return runner
 
 
+def _now_and_then(runner: Runner) -> Show:
+    """Writes what a person may want to watch, metrics.csv and events, but not all the time."""
+    last = time.monotonic()
+
+    def show(histories: Callable[[], Histories]) -> None:
+        nonlocal last
+        if time.monotonic() - last > SHOWN_EVERY_S:
+            runner.folder.write_progress(runner.settings, histories())
+            last = time.monotonic()
+
+    return show
+
+
 def finish(runner: Runner, threads: int = 0, pictures: bool = True) -> Summary:
     """Learns to the end, from the last checkpoints if there are any, and writes the results. Returns the summary.
 
@@ -75,7 +95,7 @@ def finish(runner: Runner, threads: int = 0, pictures: bool = True) -> Summary:
     done = folder.summary()
     if done is not None:
         return done
-    histories = runner.learn(threads or resources.cores())
+    histories = runner.learn(threads or resources.cores(), _now_and_then(runner) if pictures else lambda _: None)
     for seed, failure in runner.failures.items():
         where = f"its last finite state is in {folder.checkpoints}"
         print(f"failed: {failure.line(chosen.agent, seed)}; {where}", file=sys.stderr)

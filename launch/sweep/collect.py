@@ -17,6 +17,7 @@ import numpy as np
 from hl_jax import comparison, statistics
 from hl_jax.comparison import Stratum
 from launch.host.worklog import WorkLog
+from launch.inputs.settings import Settings
 from launch.report.made import made
 from launch.runs.summary import SeedSummary
 from launch.sweep.axes import Assignment, Axis
@@ -85,9 +86,13 @@ def split(assignment: Assignment, compared: Sequence[str]) -> tuple[Assignment, 
     return setting, {name: text for name, text in assignment.items() if name not in compared}
 
 
+MOST_NAMED = 6  # of agents, scenarios, …
+EVERYTHING = "all"  # the name of a setting or task of which nothing was varied
+
+
 def label(assignment: Assignment) -> str:
     """How an assignment is shown."""
-    return ", ".join(f"{name}={_short(name, text)}" for name, text in assignment.items()) or "all"
+    return ", ".join(f"{name}={_short(name, text)}" for name, text in assignment.items()) or EVERYTHING
 
 
 def _short(name: str, text: str) -> str:
@@ -372,4 +377,19 @@ def build(
         axes=tuple(_varied(axis) for axis in axes),
         search=search,
         run=made(command, WorkLog(out).read(), [unit.folder for unit in work], finished, failed),
+        trained=_trained([point.settings for point in plan]),
+    )
+
+
+def _trained(every: Sequence[Settings]) -> tuple[str, ...]:
+    """Who was trained on what: a reader mustn't have to guess it."""
+    named = {
+        "agent": {one.agent for one in every},
+        "scenario": {one.scenario.name for one in every},
+        "devices": {str(one.scenario.users) for one in every},
+        "constraint": {f"{one.scenario.constraint:g} %" for one in every},
+    }
+    return tuple(
+        f"{what} {', '.join(sorted(values)[:MOST_NAMED])}{' and others' if len(values) > MOST_NAMED else ''}"
+        for what, values in named.items()
     )

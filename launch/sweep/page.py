@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import pathlib
 from collections.abc import Sequence
 
 from launch.host.files import write_atomically
+from launch.host.text import counted
 from launch.report import made
 from launch.report.blocks import (
     DASH,
@@ -22,6 +24,8 @@ from launch.report.blocks import (
     count,
     interval,
 )
+from launch.report.markdown import escaped
+from launch.sweep.collect import EVERYTHING
 from launch.sweep.figures import MOST_LINES, draw, numbered
 from launch.sweep.report import Comparison, Ends, Report, tables
 
@@ -193,16 +197,18 @@ def warnings(report: Report) -> list[str]:
     fewest = min((cell.steps.seeds for cell in report.cells), default=0)
     if fewest < FEW_SEEDS:
         found.append(
-            f"Some settings have {fewest} seed(s) only; with fewer than {FEW_SEEDS} hardly anything can be told."
+            f"Some settings have {counted(fewest, 'seed')} only; with fewer than {FEW_SEEDS} hardly anything can be "
+            "told."
         )
     for task in sorted({cell.task for cell in report.cells}):
         cells = [cell for cell in report.cells if cell.task == task]
         budgets = [cell.most_budget for cell in cells]
         never = any(cell.steps.succeeded < cell.steps.seeds for cell in cells)
+        where = f" in task {task}" if task != EVERYTHING else ""
         if never and max(budgets) > 1.2 * min(budgets):
             found.append(
-                f"Runs took from {min(budgets):,} to {max(budgets):,} real steps in task {task}, and some never got "
-                "there: a longer run might have. Settings of fewer steps are at a disadvantage there."
+                f"Runs took from {min(budgets):,} to {max(budgets):,} real steps{where}, and some never got there: a "
+                "longer run might have. Settings of fewer steps are at a disadvantage there."
             )
             break
     return found
@@ -217,7 +223,7 @@ def _tiles(report: Report) -> list[Tile]:
             f"{sum(row.decided for row in tested)} of {len(tested)}",
             "comparisons show a difference that the seeds support",
         ),
-        Tile(str(len(report.settings)), f"settings in {len(report.tasks)} task(s)"),
+        Tile(str(len(report.settings)), f"settings in {counted(len(report.tasks), 'task')}"),
         Tile(f"{sum(runs.values())} of {len(runs)}", "runs got to the optimum for good"),
     ]
     known = [(row.iqm, row) for row in report.settings if row.iqm is not None]
@@ -233,10 +239,12 @@ def compose(report: Report) -> Page:
     compared = ", ".join(report.compared)
     parts = (_differences, _settings, _panels, _search, _cells, _run)
     lead = f"Which settings of {compared} learn in fewer real steps, and which differences are real."
+    if report.trained:
+        lead += f" Trained: {'; '.join(report.trained)}."
     return Page(
         title=f"Sweep over {compared}",
-        lead_html=lead.replace("<", "&lt;"),
-        lead_markdown=lead,
+        lead_html=html.escape(lead, quote=False),
+        lead_markdown=escaped(lead),
         warnings=tuple(warnings(report)),
         tiles=tuple(_tiles(report)),
         blocks=tuple(block for part in parts for block in part(report)),

@@ -171,6 +171,7 @@ class Report:
     axes: tuple[Varied, ...]
     search: Search
     run: Made
+    trained: tuple[str, ...] = ()  # agents, scenarios, devices and constraints of all runs, a line each
 
     @property
     def tested(self) -> list[Comparison]:

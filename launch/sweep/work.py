@@ -44,13 +44,13 @@ def run_units(plan: Sequence[Unit], out: pathlib.Path, slots: Sequence[Slot]) ->
     waiting = unfinished(plan, out)
     if len(waiting) < len(plan):
         print(f"{len(plan) - len(waiting)} of {len(plan)} units of work are finished already", file=sys.stderr)
-    log, failed, memory, start = WorkLog(out), {}, {}, time.perf_counter()
-    count = 0
+    log, failed, memory = WorkLog(out), {}, {}
+    count, first = 0, 0.0
 
     with Progress(len(plan), len(plan) - len(waiting), "sweep", "unit") as progress:
 
         def done(unit: Unit, reply: Reply) -> None:
-            nonlocal count
+            nonlocal count, first
             count += 1
             if reply.error:
                 failed[unit.folder] = reply.error
@@ -58,8 +58,12 @@ def run_units(plan: Sequence[Unit], out: pathlib.Path, slots: Sequence[Slot]) ->
             else:
                 memory[reply.worker] = reply.peak_memory_gib
                 log.note(unit.folder, reply.wall_s, resources.peak_memory_gib() + sum(memory.values()))
-            left_s = (time.perf_counter() - start) / count * (len(waiting) - count)
-            progress.advance(1, f"about {left_s / 60.0:.0f} min left, last {unit.folder}")
+            now = time.perf_counter()
+            first = first or now
+            # The first ones start Python and compile what the others find.
+            left_s = (now - first) / max(count - 1, 1) * (len(waiting) - count)
+            left = f"about {left_s / 60.0:.0f} min left, " if count > len(slots) else ""
+            progress.advance(1, f"{left}last {unit.folder}")
 
         def lost(unit: Unit, why: str) -> None:
             print(f"{unit.folder}: {why}; it is done again", file=sys.stderr, flush=True)

@@ -18,8 +18,12 @@ import pytest
 
 from hl_jax import simulator
 from hl_jax.agents.hybrid.config import HybridConfig
+from hl_jax.agents.q_learning.config import QLearningConfig
 from hl_jax.optimum import oracle
 from launch.inputs.scenario_files import load_scenario
+from launch.inputs.settings import Settings
+from launch.runs import unit
+from launch.runs.folder import RunFolder
 from tests.helpers.builders import SCENARIOS
 from tests.helpers.training_runs import (
     EPOCHS,
@@ -124,7 +128,7 @@ def test_metrics_tell_the_same_as_the_summary(reference):
         assert steps == sorted(set(steps))
         assert (steps[-1], int(own[-1]["model_steps"])) == (seed["real_steps"], seed["model_steps"])
         assert float(own[-1]["art_ms"]) == pytest.approx(seed["art_ms"])
-        assert sum(float(row["elapsed_s"]) for row in own) == pytest.approx(seed["experience_s"])
+        assert sum(float(row["experience_s"]) for row in own) == pytest.approx(seed["experience_s"])
         for name, percent in (("steps_to_optimal", 1.0), ("steps_to_exact", 1e-3)):
             good = [row["feasible"] == "True" and float(row["regret_percent"]) <= percent for row in own]
             lasting = [step for index, step in enumerate(steps) if all(good[index:])]
@@ -231,3 +235,22 @@ def test_one_command_starts_a_run_and_goes_on_with_it(reference, tmp_path):
     kept = (folder / "summary.json").read_bytes()
     assert finish(folder, *command)[0] == 0  # finished: nothing is touched again
     assert (folder / "summary.json").read_bytes() == kept
+
+
+def test_a_run_shows_what_it_has_learned_before_it_ends(tmp_path, monkeypatch):
+    """metrics.csv and TensorBoard's events are there from then on, as whole files, and end the same."""
+    monkeypatch.setattr(unit, "SHOWN_EVERY_S", 0.0)
+    folder, seen = RunFolder(tmp_path / "run"), []
+    write = RunFolder.write_progress
+
+    def watched(self, settings, histories):
+        write(self, settings, histories)
+        seen.append((len(folder.metrics.read_text().splitlines()), len(list(folder.events.rglob("events.out*")))))
+
+    monkeypatch.setattr(RunFolder, "write_progress", watched)
+    scenario = load_scenario(SCENARIOS / "expA.toml").with_users(1)
+    settings = Settings(scenario, "85", "q_learning", QLearningConfig(epochs=3, epoch_steps=20), (0, 1), 1)
+    unit.run(settings, folder, threads=1)
+    assert [lines for lines, _ in seen] == [2, 3, 4, 5, 6, 7]  # a heading, then a line for each epoch of each seed
+    assert seen[-1][1] == 2
+    assert len(folder.metrics.read_text().splitlines()) == 7

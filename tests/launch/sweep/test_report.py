@@ -56,7 +56,7 @@ def row(seed: int, epoch: int, steps: int | None) -> Row:
         train_art_ms=250.0,
         train_cost_ms=250.0,
         infeasible_share=0.0,
-        elapsed_s=1.0,
+        experience_s=1.0,
         art_ms=200.0,
         accuracy=85.5,
         feasible=True,
@@ -204,7 +204,7 @@ COLUMNS = {  # as in data/results, so that what is kept there can be compared
     "oracle_art_ms,accuracy,feasible,experience_s,compute_s,experience_to_optimal_s,compute_to_optimal_s",
 }
 KEYS = {
-    "": "about compared tasks settings cells comparisons level panels runs axes search run",
+    "": "about compared tasks settings cells comparisons level panels runs axes search run trained",
     "settings": "setting tasks seeds succeeded iqm iqm_interval relative",
     "panels": "axis lines",
     "axes": "name values",
