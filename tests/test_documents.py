@@ -43,9 +43,7 @@ def typed(name: str, words: tuple[str, ...]) -> Iterator[None]:
 
 def test_there_are_commands_to_look_at():
     assert len(DOORS) > 25
-    assert {"train", "evaluate", "oracle", "reproduce", "sweep", "testbed", "models", "benchmark"} <= {
-        name for name, _ in DOORS
-    }
+    assert {"train", "evaluate", "oracle", "reproduce", "sweep", "testbed", "benchmark"} <= {name for name, _ in DOORS}
 
 
 @pytest.mark.parametrize(
@@ -103,3 +101,16 @@ def test_code_runs_as_it_stands(document, number, capsys, own_agent):  # noqa: F
         assert len(re.findall(r"\d+|None", steps.split(":")[1])) == 5
     assert "absl" not in out
     assert sys.modules["hl_jax"]
+
+
+@pytest.mark.parametrize("document", [name for name in documents.DOCUMENTS if documents.doors(name)])
+def test_commands_are_given_as_they_must_be_typed(document):
+    """In a fresh shell `python` knows nothing of what is installed in `.venv`."""
+    lines = (ROOT / document).read_text(encoding="utf-8").splitlines()
+    first = next((index for index, line in enumerate(lines) if line.startswith("    python -m launch")), len(lines))
+    before = "\n".join(lines[:first])
+    assert first == len(lines) or ". .venv/bin/activate" in before
+
+
+def test_the_readme_says_how_its_environment_is_entered():
+    assert "`. .venv/bin/activate`" in (ROOT / "README.md").read_text(encoding="utf-8")
