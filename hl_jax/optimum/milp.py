@@ -82,30 +82,16 @@ def probe(params: simulator.EnvParams, conditions: simulator.Conditions | None =
     return Program(local, part, node, accuracy, constraint)
 
 
-def solve(program: Program, relative_gap: float = 1e-7, time_limit_s: float = 120.0) -> Solution:
-    """Solves a program.
-
-    Binary x[i, j] says that device i takes choice j, binary y[node, n] that n tasks are at the node; n tasks there
-    cost n * node[n], whoever they belong to.
-
-    Args:
-      program: N devices with C choices each.
-      relative_gap: between the solution and the bound, at which the solver may stop.
-      time_limit_s: after which it stops with what it has.
-
-    Raises:
-      ValueError: if no joint action meets the constraint, or none was found in time.
-    """
+def _constraints(program: Program) -> optimize.LinearConstraint:
+    """Rows over all x, then all y: a choice for each device, a number of tasks for each node, the least accuracy."""
     users, models = program.local.shape
-    nodes = program.part.shape[1]
-    choices = models + nodes
-    counts = np.arange(users + 1)
-    cost = np.concatenate([np.hstack([program.local, program.part]).reshape(-1), (counts * program.node).reshape(-1)])
-    taken, occupied = users * choices, users + 1
+    nodes, counts = program.part.shape[1], np.arange(users + 1)
+    choices, occupied = models + nodes, users + 1
+    taken = users * choices
     identity = sparse.identity(users, format="csr")
     no_counts = sparse.csr_matrix((users, nodes * occupied))
-    one_choice = sparse.hstack([sparse.kron(identity, np.ones((1, choices))), no_counts])
-    rows, low, high = [one_choice], [np.ones(users)], [np.ones(users)]
+    rows = [sparse.hstack([sparse.kron(identity, np.ones((1, choices))), no_counts])]
+    low, high = [np.ones(users)], [np.ones(users)]
     for node in range(nodes):
         one_count, tasks = np.zeros((1, taken + nodes * occupied)), np.zeros((1, taken + nodes * occupied))
         block = slice(taken + node * occupied, taken + (node + 1) * occupied)
@@ -120,11 +106,30 @@ def solve(program: Program, relative_gap: float = 1e-7, time_limit_s: float = 12
     rows.append(sparse.csr_matrix(met))
     low.append(np.array([users * (program.constraint - ROUNDING)]))
     high.append(np.array([np.inf]))
+    return optimize.LinearConstraint(sparse.vstack(rows, format="csr"), np.concatenate(low), np.concatenate(high))
+
+
+def solve(program: Program, relative_gap: float = 1e-7, time_limit_s: float = 120.0) -> Solution:
+    """Solves a program.
+
+    Binary x[i, j] says that device i takes choice j, binary y[node, n] that n tasks are at the node; n tasks there
+    cost n * node[n], whoever they belong to.
+
+    Args:
+      program: N devices with C choices each.
+      relative_gap: between the solution and the bound, at which the solver may stop.
+      time_limit_s: after which it stops with what it has.
+
+    Raises:
+      ValueError: if no joint action meets the constraint, or none was found in time.
+    """
+    users, choices = program.local.shape[0], program.local.shape[1] + program.part.shape[1]
+    taken = users * choices
+    occupied = np.arange(users + 1) * program.node
+    cost = np.concatenate([np.hstack([program.local, program.part]).reshape(-1), occupied.reshape(-1)])
     result = optimize.milp(
         cost,
-        constraints=optimize.LinearConstraint(
-            sparse.vstack(rows, format="csr"), np.concatenate(low), np.concatenate(high)
-        ),
+        constraints=_constraints(program),
         integrality=np.ones(cost.shape[0]),
         bounds=optimize.Bounds(0.0, 1.0),
         options={"mip_rel_gap": relative_gap, "time_limit": time_limit_s, "presolve": True},
@@ -136,7 +141,7 @@ def solve(program: Program, relative_gap: float = 1e-7, time_limit_s: float = 12
         )
     decision = np.argmax(result.x[:taken].reshape(users, choices), axis=1)
     table = np.hstack([program.local, program.part])
-    there = [int(count) for count in node_tasks(decision, models)][:nodes]
+    there = [int(count) for count in node_tasks(decision, program.local.shape[1])][: program.part.shape[1]]
     total = table[np.arange(users), decision].sum() + sum(n * program.node[node, n] for node, n in enumerate(there))
     return Solution(
         art_ms=float(total / users),

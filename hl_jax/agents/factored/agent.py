@@ -72,6 +72,13 @@ def situation_of(obs: chex.Array, users: int) -> Situation:
     return Situation(flags=devices.T, level=nodes[0].astype(jnp.float32), memory=nodes[1], weak=nodes[2])
 
 
+def _geometric_mean(times: chex.Array, without: chex.Array) -> chex.Array:
+    """Of some times [N], those `without` [N] bool left out. []."""
+    logs = jnp.log(times)
+    some = jnp.sum(jnp.where(without, 0.0, logs)) / jnp.maximum(jnp.sum(~without), 1)
+    return jnp.exp(jnp.where(jnp.any(without), some, jnp.mean(logs)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Factored:
     """The agent. `accuracy` [C] (%) of all choices and the first `constraint` (%) are known."""
@@ -267,22 +274,10 @@ class Factored:
         """
         chex.assert_shape([action, response_ms, lost, gone], (self.users,))
         first = state.available.answered == 0
-        logs = jnp.log(response_ms)
-        answers = jnp.sum(jnp.where(lost, 0.0, logs)) / jnp.maximum(jnp.sum(~lost), 1)
-        mean_log = jnp.where(jnp.any(lost), answers, jnp.mean(logs))
-        scale = jnp.where(first & jnp.any(~lost), jnp.exp(mean_log), state.scale_ms)
+        scale = jnp.where(first & jnp.any(~lost), _geometric_mean(response_ms, lost), state.scale_ms)
         available = factored_availability.update(state.available, action, lost, gone)
         action = jnp.where(gone, 0, action)
-        factors, amounts = self.model.features(state.situation, action)
-        expected = factored_model.log_time(posteriors.likeliest(state.posterior).mean, factors, amounts)
-        row = factored_model.Reports(
-            factors=factors,
-            amounts=amounts,
-            logs=jnp.where(lost, expected, jnp.log(response_ms / scale)),
-            kind=jnp.maximum(action - self.model.models + 1, 0),
-            trust=jnp.ones(self.users),
-            held=jnp.zeros(self.users, bool),
-        )
+        row = self._row(state, action, response_ms / scale, lost)
         limits = (self.config.surprise, self.config.least_change)
         signs = factored_reports.surprises(state.posterior, row, *limits)
         signs = jnp.where(first, 0.0, signs)
@@ -303,13 +298,31 @@ class Factored:
             scale_ms=scale,
             real_steps=state.real_steps + 1,
         )
+        return self._seen(state, action, obs, signs[self.users :] != 0.0)
+
+    def _seen(self, state: FactoredState, action: chex.Array, obs: chex.Array, surprising: chex.Array) -> FactoredState:
+        """Takes in what is observed ([F]) after a joint action ([N]); `surprising`: reports of which nodes ([2])."""
         situation = situation_of(obs, self.users)
         tasks = jnp.stack(node_tasks(action, self.model.models))
-        seen = situation.level.astype(jnp.int32)
-        levels = factored_levels.update(state.levels, tasks, seen, signs[self.users :] != 0.0)
+        levels = factored_levels.update(state.levels, tasks, situation.level.astype(jnp.int32), surprising)
         situation = situation.replace(level=factored_levels.background(levels))
         highest = jnp.maximum(state.highest, situation.level)
         return state.replace(obs=obs.astype(jnp.int32), situation=situation, levels=levels, highest=highest)
+
+    def _row(
+        self, state: FactoredState, action: chex.Array, response: chex.Array, lost: chex.Array
+    ) -> factored_model.Reports:
+        """One step's reports ([N] over the scale); what is expected stands for a lost one, lest it surprise."""
+        factors, amounts = self.model.features(state.situation, action)
+        expected = factored_model.log_time(posteriors.likeliest(state.posterior).mean, factors, amounts)
+        return factored_model.Reports(
+            factors=factors,
+            amounts=amounts,
+            logs=jnp.where(lost, expected, jnp.log(response)),
+            kind=jnp.maximum(action - self.model.models + 1, 0),
+            trust=jnp.ones(self.users),
+            held=jnp.zeros(self.users, bool),
+        )
 
     def fit_model(self, state: FactoredState) -> FactoredState:
         """Lines 18 to 20: the system model, fitted to all reports that still count."""
