@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from edge_cloud import inventory as inventories
+from launch.fleet.testbed import FLEET, STATE, running
 from launch.latency import disagreements
 from tests.helpers import fleets
 
@@ -54,6 +55,52 @@ def test_up_status_down(fleet_file, tmp_path):
     assert "down: 3 processes ended" in down.stdout
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
     assert "expected a testbed that is up" in run("testbed", "--action=down", state, status=2).stderr
+
+
+@pytest.mark.process
+def test_a_testbeds_processes_are_known_by_what_they_run(tmp_path, monkeypatch, command):
+    """Not by their start, which moves with the clock, nor by numbers in a file: a crash may have left none."""
+    folder = tmp_path / "testbed"
+    line = [sys.executable, "-c", "import time; time.sleep(60)", "launch.node"]
+    ours = [f"--inventory={folder.resolve() / FLEET}", "--name=S1"]
+    others = [f"--inventory={tmp_path / 'other' / FLEET}", "--name=S1"]
+    with subprocess.Popen([*line, *ours]) as mine, subprocess.Popen([*line, *others]) as stranger:
+        try:
+            fleets.wait_for(lambda: list(running(folder)) == ["S1"])
+            earlier = psutil.Process.create_time
+            monkeypatch.setattr(psutil.Process, "create_time", lambda self: earlier(self) + 3600.0)
+            assert running(folder)["S1"].pid == mine.pid
+            (folder / STATE).unlink(missing_ok=True)  # whoever started them was killed before he wrote it
+            done = command("testbed", "--action=down", f"--state_dir={folder}")
+            assert (done.status, done.out) == (0, "down: 1 processes ended\n")
+            assert mine.wait(10.0) != 0
+            assert stranger.poll() is None
+        finally:
+            for process in (mine, stranger):
+                process.kill()
+
+
+@pytest.mark.process
+@pytest.mark.clock
+def test_a_fleet_that_is_down_is_told_as_such(fleet_file, tmp_path):
+    """Not as a record file that can't be written."""
+    fixed = tmp_path / "fixed.toml"
+    text = fleet_file.read_text().replace("127.0.0.1:0", "127.0.0.1:1")
+    fixed.write_text(text.replace("deadline_ms = ", "deadline_ms = 500.0 # "))
+    run("certs", f"--inventory={fixed}")
+    done = run(
+        "train",
+        "--env=testbed",
+        f"--inventory={fixed}",
+        f"--scenario={fleets.ROOT / 'data' / 'scenarios' / 'expA.toml'}",
+        "--users=1",
+        "--agent=factored",
+        "--seeds=1",
+        "--epochs=1",
+        f"--run_dir={tmp_path / 'run'}",
+        status=1,
+    )
+    assert "error: fleet: expected news of every node" in one_line(done)
 
 
 @pytest.mark.process
