@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 CONSTRAINTS = ("Min", "80", "85", "89", "Max")  # Table V, in its order
 PENALTY_FACTOR = 2.0  # of the least penalty with which giving up accuracy never pays, unless an agent has its own
-EVEN = 0.01  # part of the least local time by which a broken constraint costs more where it saves none
+CLEAR = 0.1  # part of the least local time that a broken constraint costs at least
 ROUNDING = 1e-3  # percentage points by which a mean accuracy may miss the constraint: float32 sums, printed numbers
 
 
@@ -139,14 +139,15 @@ def sufficient_penalty(scenario: Scenario, factor: float = 1.0) -> Penalty:
     reach = min(int(below.sum()) + 1, len(accuracy))
     longest = max(np.diff(local_ms[:reach]), default=0.0)
     missing = np.concatenate([[0.0], (constraint - accuracy[below])[::-1]])
-    ms = scale * (np.concatenate([[0.0], (at_constraint - local_ms[below])[::-1]]) + longest / scenario.users)
+    least = longest / scenario.users
+    if min(scenario.pool.accuracy) < scenario.constraint:
+        # Where models of different accuracy take much the same time, noise mustn't hide what breaks the constraint.
+        least = max(least, CLEAR * local_ms[0])
+    ms = scale * (np.concatenate([[0.0], (at_constraint - local_ms[below])[::-1]]) + least)
     first = scenario.pool.accuracy[0]
     if scenario.offloading and first < scenario.constraint:
         alone = min(timing.edge_ms, timing.cloud_ms)
         ms += max(scale * np.interp(first, accuracy, local_ms) - factor * alone, 0.0)
-    if longest == 0.0 and min(scenario.pool.accuracy) < scenario.constraint:
-        # A less accurate choice that takes as long must not cost the same.
-        ms += EVEN * scale * local_ms[0]
     # Always the same number of points, so that a compiled program serves every constraint.
     padding = (0, len(scenario.pool.names) - len(missing) + 1)
     missing, ms = np.pad(missing, padding, "edge"), np.pad(ms, padding, "edge")
