@@ -189,7 +189,7 @@ TIMES = st.sampled_from([50.0, 100.0, 150.0, 200.0, 400.0, 800.0])
 
 ACCURACIES = st.sampled_from([60.0, 70.0, 75.0, 85.0, 89.0, 90.0, 90.001])
 DRAW = jax.jit(simulator.stationary_conditions)
-MOST_FLEETS = int(os.environ.get("HL_JAX_FLEETS", "250"))  # 2,000 in the longer mode
+MOST_FLEETS = int(os.environ.get("HL_JAX_FLEETS", "120"))  # 2,000 in the longer mode
 
 
 @st.composite

@@ -20,8 +20,8 @@ from launch.host.errors import InputError
 from tests.helpers.builders import ROOT, SCENARIOS
 from tests.helpers.commands import FLAGS, _only_flags_of
 
-RUNS = int(os.environ.get("HL_JAX_FUZZ", "300"))  # 5,000 in the longer mode
-COMMANDS = int(os.environ.get("HL_JAX_FUZZ_COMMANDS", "4"))  # 200
+RUNS = int(os.environ.get("HL_JAX_FUZZ", "200"))  # 5,000 in the longer mode
+COMMANDS = int(os.environ.get("HL_JAX_FUZZ_COMMANDS", "3"))  # 200
 
 # Where the work of each command begins.
 WORK = {

@@ -12,7 +12,7 @@ import hl_jax
 from hl_jax.scenario import Device, ModelPool, Node
 from tests.helpers.builders import TIMING, small_scenario
 
-SCENARIOS = int(os.environ.get("HL_JAX_TRAINED", "4"))  # 50 in the longer mode
+SCENARIOS = int(os.environ.get("HL_JAX_TRAINED", "3"))  # 50 in the longer mode
 SMALL = {
     "epochs": 20,
     "direct_sessions": 5,
