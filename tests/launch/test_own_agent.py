@@ -120,7 +120,7 @@ def module(field: str = "", config: str = "Config", made: str = 'agent("q_learni
         (
             "{}:make",
             module(made="agent('q_learning', scenario, epochs=0)"),
-            r"--epochs: expected a value in \[1, inf\]",
+            r"--epochs: expected a value in \[1, 1e\+09\]",
         ),
     ],
 )

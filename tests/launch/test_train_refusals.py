@@ -127,7 +127,7 @@ def test_refuses_a_folder_that_holds_something(refused, tmp_path):
 
 def test_refuses_a_folder_that_cannot_be_made(refused, tmp_path):
     (tmp_path / "file").write_text("content")
-    expected = "--run_dir: expected a folder that can be made, found Not a directory at file/run"
+    expected = "--run_dir: expected a folder that can be made and written, found Not a directory at file/run"
     assert expected in refused(*SMALL, "--run_dir=file/run")
     assert "--run_dir: expected a folder that can be made" in refused(*SMALL, "--run_dir=/proc/run/1")
     assert contents(tmp_path) == {"file": b"content"}

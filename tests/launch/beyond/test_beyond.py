@@ -81,7 +81,7 @@ def test_the_bar_of_endurance_can_fail_in_every_part():
     line = EnduranceLine(
         case="B/Min",
         seeds=10,
-        steps=2000,
+        steps=20_000,
         not_finite=0,
         decisions=100,
         over_share_percent=0.1,
@@ -94,13 +94,16 @@ def test_the_bar_of_endurance_can_fail_in_every_part():
     )
     met = ROWS["endurance"].met
     assert met([line, dataclasses.replace(line, worst_window_percent=None, steps_after_change=None)])
+    assert met([dataclasses.replace(line, steps=1000, step_time_ratio=1.2)])  # too short to tell
     for worse in (
         {"not_finite": 1},
         {"over_share_percent": 0.11},
         {"worst_regret_percent": 5.1},
+        {"worst_regret_percent": None},  # a decision broke its constraint
         {"step_time_ratio": 1.2},
         {"worst_window_percent": 1.6},
         {"steps_after_change": 7},
+        {"steps_after_change": None},  # it never noticed
     ):
         assert not met([line, dataclasses.replace(line, **worse)])
 

@@ -206,7 +206,7 @@ def test_a_mistake_in_a_grid_of_500_is_told_with_its_place():
         ({"run_dir": "a,b"}, "found run_dir"),
         ({"step_size": "0.1,x"}, "flag --step_size=x"),
         ({"k_best": "1"}, "--k_best: expected with --agent=hybrid, dqn, factored, found with --agent=q_learning"),
-        ({"agent": "hybrid", "k_best": "5,0"}, r"--k_best: expected a value in \[1, inf\], found 0"),
+        ({"agent": "hybrid", "k_best": "5,0"}, r"--k_best: expected a value in \[1, 1e\+09\], found 0"),
         ({"agent": "sarsa"}, "--agent: expected one of hybrid, dqn, q_learning, factored, or .* found 'sarsa' .of the"),
         ({"agent": "dqn,sarsa"}, "--agent: expected one of hybrid, dqn, q_learning, factored, or .* found 'sarsa'"),
         (
