@@ -264,14 +264,15 @@ class Factored:
         action: chex.Array,
         response_ms: chex.Array,
         obs: chex.Array,
-        lost: chex.Array,
-        gone: chex.Array,
+        lost: chex.Array | None = None,
+        gone: chex.Array | None = None,
     ) -> FactoredState:
         """Lines 11 to 13: keeps a real step's reports ([N] ms) and what is observed after it ([F]).
 
         A request that was `lost` ([N] bool) reports no time, whatever stands in `response_ms`; a device that is `gone`
-        ([N] bool, all lost too) didn't put its task anywhere.
+        ([N] bool, all lost too) didn't put its task anywhere. None: nobody's.
         """
+        lost, gone = (jnp.zeros(self.users, bool) if each is None else each for each in (lost, gone))
         chex.assert_shape([action, response_ms, lost, gone], (self.users,))
         first = state.available.answered == 0
         scale = jnp.where(first & jnp.any(~lost), _geometric_mean(response_ms, lost), state.scale_ms)
@@ -336,8 +337,7 @@ class Factored:
         def step(run: Run) -> Run:
             agent, action = self.suggest(run.agent)
             run, obs, info = real_step(world, run, action)
-            nobody = jnp.zeros(self.users, bool)  # where nothing is ever lost, as in the simulator
-            lost, gone = info.get("lost", nobody), info.get("gone", nobody)
+            lost, gone = info.get("lost"), info.get("gone")  # in the simulator nothing ever is
             return run.replace(agent=self.fit_model(self.observe(agent, action, info["response_ms"], obs, lost, gone)))
 
         run = world.repeat(self.config.epoch_steps, step, run.replace(totals=Totals.zero()))
