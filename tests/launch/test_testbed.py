@@ -73,7 +73,7 @@ def test_a_testbeds_processes_are_known_by_what_they_run(tmp_path, monkeypatch, 
             (folder / STATE).unlink(missing_ok=True)  # whoever started them was killed before he wrote it
             done = command("testbed", "--action=down", f"--state_dir={folder}")
             assert (done.status, done.out) == (0, "down: 1 processes ended\n")
-            assert mine.wait(10.0) != 0
+            fleets.wait_for(lambda: mine.poll() is not None)
             assert stranger.poll() is None
         finally:
             for process in (mine, stranger):

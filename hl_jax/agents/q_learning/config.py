@@ -19,7 +19,7 @@ class QLearningConfig:
     epsilon_epochs: float = option(0.25, "part of the epochs over which epsilon falls linearly", low=0.0, high=1.0)
     step_size: float = option(0.84, "part of the TD error that a step corrects", low=0.0, high=1.0)
     start_value_ms: float = option(0.0, "first value of an action never tried; below any cost: each is tried", low=-1e9)
-    states: int = option(64, "rows of the table; further states share the last one", low=1, high=10**6)
+    states: int = option(64, "rows of the table; further states share the last one", low=1)
     cost_scale_ms: float = option(100.0, "costs are divided by this in the table", low=1e-3)
     penalty_factor: float = option(
         1.2, "penalty of a broken constraint, in the least that never pays (hl_jax/objective.py)", low=1.0

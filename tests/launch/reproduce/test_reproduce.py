@@ -223,7 +223,7 @@ def test_peer_is_a_unit_that_goes_on_where_it_was(tmp_path):
             ["--report_only", "--run_dir={folder}"],
             "--report_only: expected finished units of this plan, found none in ",
         ),
-        (["--quick", "--run_dir={file}"], "--run_dir: expected a folder that can be made, found "),
+        (["--quick", "--run_dir={file}"], "--run_dir: expected a folder that can be made and written, found "),
     ],
 )
 def test_bad_input_is_one_line(refused, tmp_path, arguments, message):

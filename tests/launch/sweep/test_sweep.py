@@ -119,7 +119,7 @@ def test_killing_changes_nothing_and_adding_computes_what_is_new(tmp_path):
 def test_two_sweeps_don_t_share_a_folder(refused, tmp_path):
     with work.alone(tmp_path):  # as a sweep holds it while it runs
         line = refused(*TINY, f"--run_dir={tmp_path}", name="sweep", cwd=ROOT)
-    assert "--run_dir: expected a folder that no other sweep works in" in line
+    assert "--run_dir: expected no other command at work in" in line
 
 
 @pytest.mark.parametrize(
