@@ -152,6 +152,7 @@ def _document(
     exact = calibration.fit(rows, pool, assumed, tie_tolerance=0.0)
     free = calibration.fit([dataclasses.replace(row, trusted=False) for row in rows], pool, assumed)
     times = dataclasses.asdict(fitted.timing)
+    del times["speeds"], times["unmeasured"]  # which only a fleet's twin has
     times["local_ms"] = dict(zip(pool.names, fitted.timing.local_ms, strict=True))
     columns = zip(rows, fitted.fitted_ms, fitted.error_percent, fitted.excess_percent, strict=True)
     return {
