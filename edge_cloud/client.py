@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import os
 import pathlib
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -46,12 +48,13 @@ class Fleet:
     Args:
       inventory: the fleet.
       timeout_s: how long an order may take.
+      name: who drives it, for people; default this process and its machine.
 
     Raises:
-      ValueError: if there is no operator's certificate.
+      ValueError: if there is no operator's certificate that can be used.
     """
 
-    def __init__(self, inventory: Inventory, timeout_s: float = ORDER_TIMEOUT_S) -> None:
+    def __init__(self, inventory: Inventory, timeout_s: float = ORDER_TIMEOUT_S, name: str = "") -> None:
         self.inventory, self._timeout_s = inventory, timeout_s
         identity = Identity.read(pathlib.Path(inventory.certificates), OPERATOR)
         self._peers = {node.name: Peer(node.name, node.address, identity) for node in inventory.nodes}
@@ -59,7 +62,8 @@ class Fleet:
             self._peers[LINK_CONTROL] = Peer(LINK_CONTROL, inventory.emulation.control, identity)
         # Steps of an earlier operator must not be mistaken for ours: numbers start anywhere.
         self._steps: Iterator[int] = itertools.count(secrets.randbits(62))
-        self._hold = Hold(self._peers[inventory.cloud.name])
+        name = name or f"process {os.getpid()} on {socket.gethostname()}"
+        self._hold = Hold(self._peers[inventory.cloud.name], name)
 
     def drive(self) -> None:
         """Takes the fleet, and holds it until it is closed; the first step does so by itself.

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
-import os
-import pathlib
 import secrets
-import socket
-import sys
 import threading
 import time
 
@@ -25,29 +20,20 @@ class Occupied(CallError):
     """Another operator drives the fleet; the message says who."""
 
 
-def described() -> str:
-    """This process, for people: user, machine, number and command."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):
-        user = str(os.getuid())
-    command = pathlib.Path(sys.argv[0]).name or "python"
-    return f"{user} on {socket.gethostname()}, process {os.getpid()} ({command})"
-
-
 class Hold:
     """An operator's hold of a fleet.
 
     Args:
       cloud: the fleet's cloud node.
+      name: who this is, for people.
 
     Attributes:
       session: which operator this is, as plans say.
       kept: whether it was taken; a thread goes on holding it then.
     """
 
-    def __init__(self, cloud: Peer) -> None:
-        self._cloud, self._name = cloud, described()
+    def __init__(self, cloud: Peer, name: str) -> None:
+        self._cloud, self._name = cloud, name
         self.session = secrets.randbits(64) | 1
         self.kept = False
         self._stop = threading.Event()

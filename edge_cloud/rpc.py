@@ -118,11 +118,14 @@ def _shake_hands(name: str, authority: pathlib.Path, certificate: pathlib.Path, 
         where = certificate
         server.load_cert_chain(certificate, key, password="")  # none is asked for on a terminal
         there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-        sides = [client.wrap_bio(back, there, server_hostname=name), server.wrap_bio(there, back, server_side=True)]
-        for side in sides * 2:
-            with contextlib.suppress(ssl.SSLWantReadError):
-                side.do_handshake()
-    except (ssl.SSLError, ValueError) as error:
+        here = client.wrap_bio(back, there, server_hostname=name)
+        other = server.wrap_bio(there, back, server_side=True)
+        for _ in range(3):  # more than TLS has turns; the client's is the last word on the server's certificate
+            for side in (here, other):
+                with contextlib.suppress(ssl.SSLWantReadError):  # it has said what it can, and waits for the other
+                    side.do_handshake()
+        here.do_handshake()
+    except (ssl.SSLError, ValueError) as error:  # still waiting counts too
         found = getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
         expected = f"a key and a certificate of {name!r} that belong together, valid now, of the authority in ca.pem"
         raise ValueError(f"certificates: expected {expected}, found {found} at {where}") from error

@@ -48,7 +48,6 @@ def measure(name: str, seeds: int, folder: pathlib.Path) -> Measured[Line]:
         machine=provenance.machine(),
         wall_s=round(time.perf_counter() - began[0], 1),
         cpu_s=round(time.process_time() - began[1], 1),
-        bar_met=row.met(lines),
         lines=lines,
     )
 

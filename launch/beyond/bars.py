@@ -66,7 +66,6 @@ class Measured(Generic[Some]):
     machine: Machine
     wall_s: float
     cpu_s: float
-    bar_met: bool
     lines: Sequence[Some]
     elsewhere: tuple[Elsewhere, ...] = ()
 

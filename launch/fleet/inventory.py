@@ -11,6 +11,7 @@ from edge_cloud.client import Fleet
 from edge_cloud.inventory import Inventory as Inventory
 from edge_cloud.inventory import InventoryError, split_address
 from launch.host.errors import InputError
+from launch.host.locks import described
 
 
 @contextlib.contextmanager
@@ -48,7 +49,7 @@ def connected(inventory: Inventory) -> Fleet:
       InputError: if there is no operator's certificate that can be used.
     """
     try:
-        return Fleet(inventory)
+        return Fleet(inventory, name=described())
     except ValueError as error:
         raise InputError(str(error)) from error
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import secrets
 from collections.abc import Iterator
 
@@ -28,6 +29,16 @@ def name_of(text: str) -> str:
     """A user's text as part of a file's name: it leads to no other folder, and needs no quotes in a shell."""
     kept = "".join(one if one.isalnum() or one in "-_." else "_" for one in text)
     return kept.encode()[:80].decode(errors="ignore").lstrip(".") or "_"
+
+
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
+
+
+def clear_cut_off(folder: pathlib.Path) -> None:
+    """Takes away what writes in a folder left that were cut off; its holder alone may, since others' are at work."""
+    for path in folder.glob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,10 @@ from collections.abc import Iterator, Sequence
 from launch.host.errors import InputError
 
 # Flags that name files which are read; where results go is always taken from the current folder.
-READ = ("scenario", "calibration", "inventory", "sweep_file", "init_from", "run_dirs", "reproduction", "data")
+READ = (
+    *("scenario", "calibration", "inventory", "sweep_file", "init_from", "run_dirs", "reproduction", "data"),
+    *("pool", "paper", "models", "weights_dir", "calibration_images", "topology"),
+)
 MOST_FILES = 100
 _FLAGFILE = re.compile(r"--?flagfile(=(?P<path>.*))?$", re.DOTALL)
 _PATH = re.compile(rf"--?(?P<name>{'|'.join(READ)})=(?P<path>.+)$", re.DOTALL)

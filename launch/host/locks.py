@@ -22,8 +22,8 @@ class Occupied(InputError):
     """Another command is at work in the folder; the message says which."""
 
 
-def _holder() -> str:
-    """This process, for people."""
+def described() -> str:
+    """This process, for people: user, machine, number, command, and since when."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):
@@ -48,7 +48,7 @@ def _locked(path: pathlib.Path, wait: bool) -> IO[str] | None:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     file.truncate(0)
-                    file.write(_holder() + "\n")
+                    file.write(described() + "\n")
                     file.flush()
                     return file
         except BlockingIOError:

@@ -130,7 +130,7 @@ def load_calibration(path: str | pathlib.Path, pool: ModelPool) -> Calibration:
     """Reads a calibration for the models of `pool`; `about` and other notes in it are ignored.
 
     Raises:
-      InputError: where the file or a value in it can't be used, or a model of the pool has no time.
+      InputError: where the file or a value in it can't be used, or a model of the pool has no time or another accuracy.
     """
     path = located(path)
     names = {field.name for field in dataclasses.fields(Timing)}

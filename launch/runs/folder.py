@@ -85,8 +85,7 @@ class RunFolder:
         """
         with locks.held(self.path, wait=wait):
             for folder in (self.path, self.checkpoints):
-                for cut_off in folder.glob(".*.tmp"):  # a write that was, before this process had it for itself
-                    cut_off.unlink(missing_ok=True)
+                files.clear_cut_off(folder)
             yield
 
     def begin(self, settings: Settings, env: str = "") -> None:

@@ -63,15 +63,7 @@ def load_seed(seed: Seed, settings: Settings, folder: RunFolder) -> Seed:
         return seed
     run, data = checkpoints.load(path, seed.run, settings.digest)
     notes = from_data(_Notes, data, str(path))
-    return Seed(
-        number=seed.number,
-        run=run,
-        before=notes.before,
-        epoch=notes.epoch,
-        rows=notes.rows,
-        seen=notes.seen,
-        failure=notes.failure,
-    )
+    return Seed(number=seed.number, run=run, **vars(notes))
 
 
 def first_run(agent: Agent, number: int, obs: jax.Array) -> Run:

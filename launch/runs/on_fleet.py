@@ -135,7 +135,8 @@ class RealRun:
           KeyboardInterrupt: after the nodes are down; the last checkpoints hold.
         """
         del threads
-        seeds, histories = self.settings.seeds, dict[int, list[Row]]()
+        seeds = self.settings.seeds
+        histories: dict[int, list[Row]] = {number: [] for number in seeds}
         what = f"{self.settings.agent} {self.settings.scenario.name} (real)"
         with _terminated_like_interrupted(), self.env, Progress(self.agent.epochs * len(seeds), 0, what) as progress:
             for number in seeds:
@@ -144,8 +145,8 @@ class RealRun:
                 progress.advance(seed.epoch, f"seed {number}")
                 while seed.epoch < self.agent.epochs and seed.failure is None:
                     self._advance(seed, progress)
-                    so_far = {one: list[Row]() for one in seeds} | histories | {number: seed.rows}
-                    show(lambda so_far=so_far: so_far)  # type: ignore[misc]
+                    histories[number] = seed.rows
+                    show(lambda: histories)
                 if seed.failure is not None:
                     self.failures[number] = seed.failure
                 if seed.rows and seed.rows[-1].measured is None:

@@ -103,8 +103,8 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
 def test_writes_that_were_cut_off_are_cleared_by_who_holds_the_folder_next(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.checkpoints.mkdir(parents=True)
-    cut_off = [run.path / ".summary.json.12-ab.tmp", run.checkpoints / ".group-0000.ckpt.9-cd.tmp"]
-    kept = [run.path / "mine.tmp", run.path / ".mine", run.metrics]
+    cut_off = [run.path / ".summary.json.12-00ab12cd.tmp", run.checkpoints / ".group-0000.ckpt.9-0123abcd.tmp"]
+    kept = [run.path / "mine.tmp", run.path / ".mine.tmp", run.metrics]
     for path in cut_off + kept:
         path.write_text("")
     with run.held():
