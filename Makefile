@@ -29,6 +29,9 @@ SMOKE_STAMP := $(VENV)/.installed-smoke
 # What belongs together stays on one worker (tests/helpers/marks.py), in the order in which it was collected.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
+# The compiler's own defaults, where tests are compiled in a hurry (tests/conftest.py).
+AS_USERS := --xla_cpu_use_fusion_emitters=true --xla_backend_optimization_level=3 --xla_llvm_disable_expensive_passes=false
+
 .PHONY: train check test lint ruff format types contracts smoke models certs messages clean
 .DELETE_ON_ERROR:
 
@@ -59,7 +62,7 @@ contracts: $(DEV_STAMP)
 	$(BIN)/lint-imports --no-logo
 
 smoke: $(SMOKE_STAMP)
-	$(BIN)/python -m pytest -m smoke $(ARGS)
+	XLA_FLAGS="$(AS_USERS)" $(BIN)/python -m pytest -m smoke $(ARGS)
 
 models: $(TESTBED_STAMP)
 	$(BIN)/python -m launch.models $(ARGS)

@@ -189,7 +189,7 @@ def test_what_factored_shows_is_read_from_its_records(tmp_path, monkeypatch):
 
     users = [line(UsersLine, [2, 3, 4], users=1), line(UsersLine, [1, None, 5], users=50)]
     for name, lines in (("users", users), ("noise10", [line(StepsLine, [14, 15, 16])])):
-        made_by = (name, "python -m launch.beyond", "abc", {}, provenance.machine(), 1.0, 1.0, True)
+        made_by = (name, "python -m launch.beyond", "abc", {}, provenance.machine(), 1.0, 1.0)
         write_json(records / f"{name}.json", as_data(bars.Measured(*made_by, lines)))
     write_json(records / "report.json", bars.told(bars.read(records)))  # as `launch.beyond` does
     made = fake.build([fake.MIN], out)
