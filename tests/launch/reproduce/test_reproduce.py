@@ -88,7 +88,7 @@ from launch.host.runtime import use_compilation_cache
 def unit(agent, limit, table):
     case = units.Case("A", 2, limit, agent)
     made = units.settings(case, 2)
-    config = dataclasses.replace(made.config, epochs=12 if agent == "hybrid" else 40)
+    config = dataclasses.replace(made.config, epochs=5 if agent == "hybrid" else 12)
     return units.Unit(case, (table,), dataclasses.replace(made, config=config))
 
 use_compilation_cache()
