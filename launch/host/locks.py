@@ -9,6 +9,7 @@ import getpass
 import os
 import pathlib
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from typing import IO
@@ -34,14 +35,36 @@ def described() -> str:
     return f"{user} on {socket.gethostname()}, process {os.getpid()} ({name or 'python'}), since {now}"
 
 
+def _is_no_folder(path: pathlib.Path) -> bool:
+    """Whether something else is there. One look: of two the second may find what the first didn't."""
+    try:
+        return not stat.S_ISDIR(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _holder(path: pathlib.Path) -> str:
+    """Who holds it, as it says; nothing if it has just been given back."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    return ""
+
+
 def _locked(path: pathlib.Path, wait: bool) -> IO[str] | None:
     """The lock file, held, with this process's name in it; None where another process holds it."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # Who held it last may just be taking the folder away again, between any two of these calls.
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+", encoding="utf-8")
+        except FileExistsError:
+            if _is_no_folder(path.parent):
+                raise
+            continue
         except FileNotFoundError:
-            continue  # who held it last has just taken the folder away again
+            if path.is_symlink():  # to nowhere
+                raise
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             # Who held it before may have removed it: what is locked now is then no longer what others will find.
@@ -77,7 +100,7 @@ def held(folder: pathlib.Path, flag: str = "--run_dir", name: str = NAME, wait: 
     path, made = folder / name, not folder.exists()
     try:
         file = _locked(path, wait)
-        holder = "" if file else path.read_text(encoding="utf-8", errors="replace").strip()
+        holder = "" if file else _holder(path)
     except OSError as error:
         found = f"found {error.strerror} at {error.filename or path}"
         raise InputError(f"{flag}: expected a folder that can be made and written, {found}") from error

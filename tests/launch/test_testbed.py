@@ -36,7 +36,6 @@ def fleet_file(model_dir, tmp_path):
 
 
 @pytest.mark.process
-@pytest.mark.clock
 def test_up_status_down(fleet_file, tmp_path):
     state = f"--state_dir={tmp_path / 'testbed'}"
     try:
@@ -81,7 +80,6 @@ def test_a_testbeds_processes_are_known_by_what_they_run(tmp_path, monkeypatch, 
 
 
 @pytest.mark.process
-@pytest.mark.clock
 def test_a_fleet_that_is_down_is_told_as_such(fleet_file, tmp_path):
     """Not as a record file that can't be written."""
     fixed = tmp_path / "fixed.toml"

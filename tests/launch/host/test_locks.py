@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def test_a_train_is_refused_beside_another_in_its_folder(tmp_path, refused):
 
 def test_many_threads_take_turns_and_leave_nothing(tmp_path):
     """Each holds a file of its own, as processes do; who waits gets it in the end, whoever removed the lock file."""
-    inside, most, turns = [], [], 40
+    inside, most, turns = [], [], 100
 
     def work():
         for _ in range(turns):
@@ -83,6 +84,31 @@ def test_many_threads_take_turns_and_leave_nothing(tmp_path):
     assert max(most) == 1
     assert len(most) == 4 * turns
     assert not (tmp_path / "here" / locks.NAME).exists()
+
+
+@pytest.mark.parametrize("name", ["here", "here/.lock"])
+def test_a_link_to_nowhere_is_told(tmp_path, name):
+    if "/" in name:
+        (tmp_path / "here").mkdir()
+    (tmp_path / name).symlink_to(tmp_path / "nowhere" / "at all")
+    told = "expected a folder that can be made and written"
+    with pytest.raises(InputError, match=told), locks.held(tmp_path / "here"):
+        pass
+
+
+def test_a_folder_that_goes_while_it_is_made_is_made_again(tmp_path, monkeypatch):
+    """As it is when another command ends between two of the calls that make it."""
+    real, times = pathlib.Path.mkdir, []
+
+    def mkdir(self, *arguments, **named):
+        times.append(self)
+        if len(times) == 1:
+            raise FileExistsError(str(self))  # it was there; but whoever looks now finds nothing
+        real(self, *arguments, **named)
+
+    monkeypatch.setattr(pathlib.Path, "mkdir", mkdir)
+    with locks.held(tmp_path / "here"):
+        assert (tmp_path / "here" / locks.NAME).exists()
 
 
 def test_a_folder_that_was_there_stays(tmp_path):

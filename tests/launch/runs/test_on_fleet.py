@@ -183,7 +183,6 @@ def train(*arguments: str, **changes) -> subprocess.Popen:
 
 
 @pytest.mark.process
-@pytest.mark.clock
 def test_kill_nine_and_resume_on_real_nodes(model_dir, tmp_path):
     inventory = inventories.load(LOCAL)
     emulation = dataclasses.replace(inventory.emulation, scale=4.0, cpu_ms=fleets.CPU_MS)

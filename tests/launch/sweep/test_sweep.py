@@ -79,7 +79,6 @@ def results(out: pathlib.Path) -> dict[str, object]:
 
 
 @pytest.mark.process
-@pytest.mark.clock
 def test_killing_changes_nothing_and_adding_computes_what_is_new(tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "killed"
     finish(start(whole))
