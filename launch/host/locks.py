@@ -9,7 +9,6 @@ import getpass
 import os
 import pathlib
 import socket
-import stat
 import sys
 from collections.abc import Iterator
 from typing import IO
@@ -17,6 +16,7 @@ from typing import IO
 from launch.host.errors import InputError
 
 NAME = ".lock"
+TRIES = 100  # each fails only if another command ends in the same microseconds
 
 
 class Occupied(InputError):
@@ -35,14 +35,6 @@ def described() -> str:
     return f"{user} on {socket.gethostname()}, process {os.getpid()} ({name or 'python'}), since {now}"
 
 
-def _is_no_folder(path: pathlib.Path) -> bool:
-    """Whether something else is there. One look: of two the second may find what the first didn't."""
-    try:
-        return not stat.S_ISDIR(path.lstat().st_mode)
-    except FileNotFoundError:
-        return False
-
-
 def _holder(path: pathlib.Path) -> str:
     """Who holds it, as it says; nothing if it has just been given back."""
     with contextlib.suppress(FileNotFoundError):
@@ -50,21 +42,26 @@ def _holder(path: pathlib.Path) -> str:
     return ""
 
 
+def _opened(path: pathlib.Path) -> IO[str]:
+    """The lock file, in a folder that is made if it isn't there.
+
+    Who held it last may take the folder away between any two of these calls; then it is tried again. But not for
+    ever: elsewhere (under /proc, through a link to nowhere) the same errors never end.
+    """
+    for left in reversed(range(TRIES)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("a+", encoding="utf-8")
+        except (FileNotFoundError, FileExistsError):
+            if not left:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
 def _locked(path: pathlib.Path, wait: bool) -> IO[str] | None:
     """The lock file, held, with this process's name in it; None where another process holds it."""
     while True:
-        # Who held it last may just be taking the folder away again, between any two of these calls.
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+", encoding="utf-8")
-        except FileExistsError:
-            if _is_no_folder(path.parent):
-                raise
-            continue
-        except FileNotFoundError:
-            if path.is_symlink():  # to nowhere
-                raise
-            continue
+        file = _opened(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             # Who held it before may have removed it: what is locked now is then no longer what others will find.

@@ -88,6 +88,7 @@ def test_many_threads_take_turns_and_leave_nothing(tmp_path):
 
 @pytest.mark.parametrize("name", ["here", "here/.lock"])
 def test_a_link_to_nowhere_is_told(tmp_path, name):
+    """And not tried for ever."""
     if "/" in name:
         (tmp_path / "here").mkdir()
     (tmp_path / name).symlink_to(tmp_path / "nowhere" / "at all")
