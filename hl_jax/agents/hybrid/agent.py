@@ -13,14 +13,16 @@ from typing import Any
 import chex
 import jax.numpy as jnp
 
+from hl_jax.agents.hybrid import minima
 from hl_jax.agents.hybrid.config import DqnConfig, HybridConfig, alpha_at
-from hl_jax.agents.hybrid.learner import AgentState, EpochPlan, Learner
+from hl_jax.agents.hybrid.learner import AgentState, EpochPlan, Goal, Learner
 from hl_jax.agents.world import Penalised, Run, Totals, World, observed_levels, real_step
 from hl_jax.choices import MOST_JOINT_ACTIONS, joint_actions
+from hl_jax.objective import Penalty, sufficient_penalty
 from hl_jax.scenario import Scenario
 
 
-def schedule(config: HybridConfig, epoch: int) -> EpochPlan:
+def schedule(config: HybridConfig, epoch: int, goal: Goal) -> EpochPlan:
     """Line 5 and the loop bounds of lines 7, 18, 22, 35 for `epoch` (1..N), with epsilon, beta and step sizes."""
     alpha = alpha_at(config.alpha_schedule, epoch, config.epochs)
     direct, planning = 1.0 - alpha / 2.0, (alpha + 1.0) / 2.0
@@ -41,6 +43,7 @@ def schedule(config: HybridConfig, epoch: int) -> EpochPlan:
         beta=jnp.float32(config.beta_start + progress * (1.0 - config.beta_start)),
         q_learning_rate=jnp.float32(config.q_learning_rate * rate),
         model_learning_rate=jnp.float32(config.model_learning_rate * rate),
+        goal=goal,
     )
 
 
@@ -50,7 +53,7 @@ def direct_rl(learner: Learner, world: World, run: Run, plan: EpochPlan) -> Run:
     def step(run: Run) -> Run:
         agent, action = learner.act(run.agent, plan.epsilon)
         run, obs, info = real_step(world, run, learner.joint(action))
-        return run.replace(agent=learner.observe(agent, action, info["cost_ms"], obs))
+        return run.replace(agent=learner.observe(agent, action, info["cost_ms"], info["art_ms"], obs))
 
     def session(run: Run) -> Run:
         run = world.repeat(learner.config.direct_steps, step, run)
@@ -73,7 +76,7 @@ def planning(learner: Learner, world: World, run: Run, plan: EpochPlan) -> tuple
             action = actions[index]
             if learner.config.planning_step == "real":
                 run, obs, info = real_step(world, run, learner.joint(action))
-                agent = learner.plan_real(run.agent, action, info["cost_ms"], obs)
+                agent = learner.plan_real(run.agent, action, info["cost_ms"], info["art_ms"], obs)
             else:
                 agent = learner.plan_imagined(run.agent, action, state)
             return run.replace(agent=agent), index + 1
@@ -82,7 +85,8 @@ def planning(learner: Learner, world: World, run: Run, plan: EpochPlan) -> tuple
         return run, following
 
     def session(carry: tuple[Run, chex.Array]) -> tuple[Run, chex.Array]:
-        return world.repeat(learner.config.suggest_steps, suggest, carry)
+        agent, state = learner.setting(carry[0].agent, carry[1])
+        return world.repeat(learner.config.suggest_steps, suggest, (carry[0].replace(agent=agent), state))
 
     run, _ = world.repeat(plan.suggest_sessions, session, (run, run.agent.obs))
     agent, error = learner.learn_plan(run.agent, plan)
@@ -95,6 +99,9 @@ class Hybrid(Penalised):
 
     learner: Learner
     plans: bool = True
+    # What is asked reaches the learner through its epochs' plans: one compiled program serves every constraint.
+    constraint: float = dataclasses.field(default=0.0, compare=False, repr=False)
+    penalty: Penalty = dataclasses.field(default=Penalty(), compare=False, repr=False)
 
     @property
     def epochs(self) -> int:
@@ -117,11 +124,13 @@ class Hybrid(Penalised):
 
     def plan(self, epoch: int) -> EpochPlan:
         config = self.learner.config
-        return schedule(config if self.plans else dataclasses.replace(config, alpha_schedule="constant:0"), epoch)
+        config = config if self.plans else dataclasses.replace(config, alpha_schedule="constant:0")
+        return schedule(config, epoch, Goal.of(self.constraint, self.penalty))
 
     def epoch(self, world: World, run: Run, plan: EpochPlan) -> tuple[Run, dict[str, chex.Array]]:
         """Lines 6 to 38. Reports the mean |TD error| (units of the cost scale) and the model's loss."""
-        run = direct_rl(self.learner, world, run.replace(totals=Totals.zero()), plan)
+        run = run.replace(totals=Totals.zero(), agent=self.learner.asked(run.agent, plan.goal))
+        run = direct_rl(self.learner, world, run, plan)
         if not self.plans:
             return run, {}
         agent, model_loss = self.learner.fit_model(run.agent, plan)
@@ -129,20 +138,64 @@ class Hybrid(Penalised):
         return run, {"td_error": td_error, "model_loss": model_loss}
 
     def decide(self, state: Any, obs: chex.Array) -> chex.Array:
-        return self.learner.joint(self.learner.greedy(state.q_params, obs))
+        return self.learner.joint(self.learner.greedy(state.q_params, obs, state.goal))
+
+    def under(self, state: Any, constraint: float | chex.Array) -> Any:
+        """Where Q is of response times alone, the state with another constraint (%) asked of it; else as it is."""
+        if self.learner.config.q_penalty == "learned":
+            return super().under(state, constraint)
+        goal = state.goal.replace(constraint=jnp.full_like(state.goal.constraint, constraint))
+        return state.replace(goal=goal, minima=minima.init(len(self.learner.levels)))
 
 
-def sized(config: HybridConfig, users: int, choices: int, levels: tuple[int, ...], plans: bool = True) -> Hybrid:
+def sized(
+    config: HybridConfig,
+    users: int,
+    choices: int,
+    levels: tuple[int, ...],
+    plans: bool = True,
+    accuracy: tuple[float, ...] = (),
+    constraint: float = 0.0,
+    penalty: Penalty | None = None,
+) -> Hybrid:
     """The agent for `users` devices of `choices` each, observed in `levels` discrete values.
 
+    Args:
+      config: its constants.
+      users: N.
+      choices: C.
+      levels: [F] how many values each observed component has.
+      plans: whether it is all of Algorithm 1, or Direct RL alone.
+      accuracy: % of each choice ([C]); this and what follows are read where the penalty is known.
+      constraint: least mean accuracy, %.
+      penalty: of a broken constraint; none if it isn't given.
+
     Raises:
-      ValueError: if the joint actions are too many to search one by one.
+      ValueError: if the joint actions are too many to search one by one, or what must be known isn't given.
     """
+    if "known" in (config.model_penalty, config.q_penalty) and len(accuracy) != choices:
+        raise ValueError(f"accuracy: expected one of each of {choices} choices, found {len(accuracy)}")
     actions = joint_actions(users, choices)
     if actions > MOST_JOINT_ACTIONS:
         expected = f"at most {MOST_JOINT_ACTIONS} joint actions (choices ** users)"
         raise ValueError(f"--users: expected {expected} for this agent, found {choices} ** {users} = {actions}")
-    return Hybrid(learner=Learner(config=config, users=users, choices=choices, levels=levels), plans=plans)
+    penalty = penalty or Penalty()
+    learner = Learner(config, users, choices, levels, accuracy, len(penalty.missing))
+    return Hybrid(learner=learner, plans=plans, constraint=constraint, penalty=penalty)
+
+
+def _for(config: HybridConfig, scenario: Scenario, plans: bool) -> Hybrid:
+    known = "known" in (config.model_penalty, config.q_penalty)
+    return sized(
+        config,
+        scenario.users,
+        scenario.choices,
+        observed_levels(scenario),
+        plans,
+        scenario.choice_accuracy() if known else (),
+        scenario.constraint,
+        sufficient_penalty(scenario, config.penalty_factor),
+    )
 
 
 def make(config: HybridConfig, scenario: Scenario) -> Hybrid:
@@ -151,9 +204,9 @@ def make(config: HybridConfig, scenario: Scenario) -> Hybrid:
     Raises:
       ValueError: if the joint actions are too many to search one by one.
     """
-    return sized(config, scenario.users, scenario.choices, observed_levels(scenario))
+    return _for(config, scenario, plans=True)
 
 
 def make_direct(config: DqnConfig, scenario: Scenario) -> Hybrid:
     """Direct RL alone, the same way."""
-    return sized(config, scenario.users, scenario.choices, observed_levels(scenario), plans=False)
+    return _for(config, scenario, plans=False)

@@ -36,6 +36,53 @@ class HybridConfig:
     epsilon_start: float = option(1.0, "probability of a random joint action in the first epoch", low=0.0, high=1.0)
     epsilon_end: float = option(0.05, "the same once it has fallen", low=0.0, high=1.0)
     epsilon_epochs: float = option(0.25, "part of the epochs over which epsilon falls linearly", low=0.0, high=1.0)
+    explore: str = option(
+        "joint",
+        "what line 9 draws at random with probability epsilon: the joint action, or each device's choice by itself",
+        choices=("joint", "choice"),
+    )
+    model_penalty: str = option(
+        "learned",
+        "the system model predicts the cost (learned), or the average response time, as section III says, to which "
+        "what breaking the constraint costs is added (known: accuracies and constraint are the orchestrator's own)",
+        choices=("learned", "known"),
+    )
+    q_penalty: str = option(
+        "learned",
+        "Q is the cost (learned), or the average response time, and what breaks the constraint is out of the question "
+        "(known)",
+        choices=("learned", "known"),
+    )
+    loss: str = option(
+        "squared",
+        "what both networks learn from: squared errors, or squared errors relative to what was observed, since noise "
+        "and tolerance are in proportion to it",
+        choices=("squared", "relative"),
+    )
+    weight_decay: float = option(0.0, "pull of the system model's weights towards 0 (AdamW)", low=0.0, high=1.0)
+    plan_key: str = option(
+        "action",
+        "by what line 29 tells whether D_plan holds a suggestion: its action, or its state and action",
+        choices=("action", "state"),
+    )
+    plan_start: str = option(
+        "current",
+        "state in which a session of suggestion starts: the current one, or one drawn from D_world",
+        choices=("current", "seen"),
+    )
+    imagined: str = option(
+        "kept",
+        "what D_plan's imagined costs are when they are learned from: as first imagined, or as the system model has "
+        "them now",
+        choices=("kept", "renewed"),
+    )
+    head: int = option(
+        0,
+        "hidden units of a layer, shared by all devices, that makes what a choice adds from the device's and the "
+        "nodes' state; 0: it adds fixed numbers",
+        low=0,
+        high=4096,
+    )
     width: int = option(64, "hidden units of the Q-network and of the system model", low=1, high=4096)
     batch: int = option(64, "transitions in a minibatch", low=1, high=2**16)
     q_learning_rate: float = option(5e-3, "Adam's step for the Q-network at the start", low=0.0, high=1.0)
@@ -55,6 +102,10 @@ class HybridConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.imagined == "renewed" and self.planning_step == "real":
+            raise ValueError("--imagined: expected kept with --planning_step=real, found renewed")
+        if self.q_penalty == "known" and self.model_penalty == "learned":
+            raise ValueError("--model_penalty: expected known with --q_penalty=known, found learned")
         alpha_at(self.alpha_schedule, 1, self.epochs)
 
 

@@ -17,12 +17,29 @@ import optax
 
 from hl_jax.agents.hybrid import minima
 from hl_jax.agents.hybrid.config import HybridConfig
-from hl_jax.agents.hybrid.networks import JointValue, SystemModel, features_of, obs_of
-from hl_jax.choices import decode, joint_actions
-from hl_jax.replay import buffers
+from hl_jax.agents.hybrid.networks import JointValue, SituatedValue, SystemModel, features_of, obs_of, value_network
+from hl_jax.choices import decode, encode, joint_actions
+from hl_jax.objective import Penalty, meets, penalty_ms
+from hl_jax.replay import buffers, situated
 from hl_jax.search import joint
 
 ADAM = optax.scale_by_adam()
+UNSET = -1.0
+
+
+@chex.dataclass(frozen=True)
+class Goal:
+    """The orchestrator's Quality of Service Goal (section II-C), and what breaking it costs. Unset before an epoch."""
+
+    constraint: chex.Array  # [] least mean accuracy, %; negative: unset
+    missing: chex.Array  # [P] as in `objective.Penalty`
+    penalty_ms: chex.Array  # [P]
+
+    @classmethod
+    def of(cls, constraint: float, penalty: Penalty) -> Goal:
+        """A constraint (%) and its penalty as arrays."""
+        points = (jnp.asarray(values, jnp.float32) for values in (penalty.missing, penalty.ms))
+        return cls(constraint=jnp.float32(constraint), missing=next(points), penalty_ms=next(points))
 
 
 @chex.dataclass(frozen=True)
@@ -38,7 +55,8 @@ class AgentState:
     model_optimizer: Any
     direct: buffers.Prioritized
     world: buffers.Ring
-    plan: buffers.Keyed
+    plan: buffers.Keyed | situated.Situated
+    goal: Goal
     minima: minima.Minima  # of the target network, since its last copy
     real_steps: chex.Array  # every interaction with the environment, planning's included
     model_steps: chex.Array
@@ -56,6 +74,7 @@ class EpochPlan:
     beta: chex.Array
     q_learning_rate: chex.Array
     model_learning_rate: chex.Array
+    goal: Goal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +85,16 @@ class Learner:
     users: int
     choices: int
     levels: tuple[int, ...]
+    accuracy: tuple[float, ...] = ()  # % of each choice; needed where the penalty is known
+    points: int = 1  # P of the penalty's points
 
     @functools.cached_property
-    def q_network(self) -> JointValue:
-        return JointValue(self.users, self.choices, self.config.width)
+    def q_network(self) -> JointValue | SituatedValue:
+        return value_network(self.users, self.choices, self.config.width, self.config.head)
 
     @functools.cached_property
     def model(self) -> SystemModel:
-        return SystemModel(self.users, self.choices, self.config.width, len(self.levels))
+        return SystemModel(self.users, self.choices, self.config.width, len(self.levels), self.config.head)
 
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> AgentState:
         """Lines 1 to 3. `obs` [F] is the environment's first state; the key is consumed."""
@@ -82,6 +103,12 @@ class Learner:
         features, action = jnp.zeros(components), jnp.zeros(self.users, jnp.int32)
         q_params = self.q_network.init(q_key, features, action)
         model_params = self.model.init(model_key, features, action)
+        plan: buffers.Keyed | situated.Situated
+        if config.plan_key == "state":
+            plan = situated.init(config.plan_capacity, components)
+        else:
+            plan = buffers.init_keyed(config.plan_capacity, components, joint_actions(self.users, self.choices))
+        points = jnp.zeros(self.points)
         return AgentState(
             key=run_key,
             obs=obs.astype(jnp.int8),
@@ -92,7 +119,8 @@ class Learner:
             model_optimizer=ADAM.init(model_params),
             direct=buffers.init_prioritized(config.direct_capacity, components),
             world=buffers.init_ring(config.world_capacity, components),
-            plan=buffers.init_keyed(config.plan_capacity, components, joint_actions(self.users, self.choices)),
+            plan=plan,
+            goal=Goal(constraint=jnp.float32(UNSET), missing=points, penalty_ms=points),
             minima=minima.init(components),
             real_steps=jnp.int32(0),
             model_steps=jnp.int32(0),
@@ -102,24 +130,56 @@ class Learner:
         """The joint action [N] of an index."""
         return decode(action, self.users, self.choices)
 
+    # -- What is wanted -------------------------------------------------------------------------------------------
+
+    def asked(self, agent: AgentState, goal: Goal) -> AgentState:
+        """The state with this goal, unless it has one already."""
+        unset = agent.goal.constraint < 0.0
+        return agent.replace(goal=jax.tree.map(lambda new, old: jnp.where(unset, new, old), goal, agent.goal))
+
+    def _priced(self, values: chex.Array, goal: Goal) -> chex.Array:
+        """Average response times of all joint actions ([A], in cost scales) with the penalty, which is known."""
+        table = jnp.tile(jnp.asarray(self.accuracy, jnp.float32), (self.users, 1))
+        accuracy = joint.sums(table) / self.users
+        if self.config.q_penalty == "known":
+            return jnp.where(meets(accuracy, goal.constraint), values, jnp.inf)
+        return values + self._penalty(accuracy, goal)
+
+    def _penalty(self, accuracy: chex.Array, goal: Goal) -> chex.Array:
+        """What breaking the constraint costs at a mean accuracy (%), in cost scales. Same shape."""
+        return penalty_ms(accuracy, goal.constraint, goal.missing, goal.penalty_ms) / self.config.cost_scale_ms
+
     # -- Direct RL ------------------------------------------------------------------------------------------------
 
-    def q_values(self, params: Any, obs: chex.Array) -> chex.Array:
-        """Q of every joint action in one state. [F] -> [A]."""
+    def q_values(self, params: Any, obs: chex.Array, goal: Goal) -> chex.Array:
+        """Q of every joint action in one state ([F]), infinite where it is known to be out of the question. [A]."""
         separable = self.q_network.apply(params, features_of(obs, self.levels), method="separable")
-        return joint.joint_values(separable)
+        values = joint.joint_values(separable)
+        return self._priced(values, goal) if self.config.q_penalty == "known" else values
 
-    def greedy(self, params: Any, obs: chex.Array) -> chex.Array:
+    def greedy(self, params: Any, obs: chex.Array, goal: Goal) -> chex.Array:
         """Line 10: the joint action (index) of least Q."""
-        return joint.best(self.q_values(params, obs))[0]
+        return joint.best(self.q_values(params, obs, goal))[0]
+
+    def _by_choice(self, agent: AgentState, key: chex.PRNGKey, epsilon: chex.Array) -> chex.Array:
+        """Lines 9 and 10, with each device's choice drawn at random by itself. The key is consumed."""
+        which_key, choice_key = jax.random.split(key)
+        which = jax.random.bernoulli(which_key, epsilon, (self.users,))
+        drawn = jax.random.randint(choice_key, (self.users,), 0, self.choices)
+        best = jax.lax.cond(
+            jnp.all(which), lambda: jnp.int32(0), lambda: self.greedy(agent.q_params, agent.obs, agent.goal)
+        )
+        return encode(jnp.where(which, drawn, self.joint(best)), self.choices)
 
     def act(self, agent: AgentState, epsilon: chex.Array) -> tuple[AgentState, chex.Array]:
         """Lines 9 and 10: epsilon-greedy joint action (index)."""
         key, explore_key, action_key = jax.random.split(agent.key, 3)
+        if self.config.explore == "choice":
+            return agent.replace(key=key), self._by_choice(agent, action_key, epsilon)
         explore = jax.random.uniform(explore_key) < epsilon
         # Drawn outside the branch: `vmap` turns the branches into a select, whose key would count as used twice.
         drawn = jax.random.randint(action_key, (), 0, joint_actions(self.users, self.choices))
-        action = jax.lax.cond(explore, lambda: drawn, lambda: self.greedy(agent.q_params, agent.obs))
+        action = jax.lax.cond(explore, lambda: drawn, lambda: self.greedy(agent.q_params, agent.obs, agent.goal))
         return agent.replace(key=key), action
 
     def transition(
@@ -133,29 +193,45 @@ class Learner:
             next_obs=next_obs.astype(jnp.int8),
         )
 
-    def observe(self, agent: AgentState, action: chex.Array, cost_ms: chex.Array, next_obs: chex.Array) -> AgentState:
-        """Lines 12 and 13: stores a real step in D_direct and D_world."""
-        item = self.transition(agent.obs, action, cost_ms, next_obs)
+    def observe(
+        self, agent: AgentState, action: chex.Array, cost_ms: chex.Array, art_ms: chex.Array, next_obs: chex.Array
+    ) -> AgentState:
+        """Lines 12 and 13: stores a real step in D_direct and D_world, each with what its network learns."""
+        known = {"known": art_ms, "learned": cost_ms}
+        direct = self.transition(agent.obs, action, known[self.config.q_penalty], next_obs)
+        world = self.transition(agent.obs, action, known[self.config.model_penalty], next_obs)
         return agent.replace(
-            obs=item.next_obs,
-            direct=buffers.add(agent.direct, item),
-            world=buffers.add_to_ring(agent.world, item),
+            obs=direct.next_obs,
+            direct=buffers.add(agent.direct, direct),
+            world=buffers.add_to_ring(agent.world, world),
             real_steps=agent.real_steps + 1,
         )
 
-    def _target_minimum(self, params: Any, obs: chex.Array) -> chex.Array:
-        return joint.best(self.q_values(params, obs))[1]
+    def _error(self, predicted: chex.Array, observed: chex.Array) -> chex.Array:
+        """What both networks make small: the error, or the part that it is of what was observed."""
+        error = predicted - observed
+        return error / observed if self.config.loss == "relative" else error
+
+    def _target_minimum(self, params: Any, goal: Goal, obs: chex.Array) -> chex.Array:
+        return joint.best(self.q_values(params, obs, goal))[1]
 
     def _learn(
-        self, agent: AgentState, buffer: buffers.Prioritized, plan: EpochPlan
+        self, agent: AgentState, buffer: buffers.Prioritized, plan: EpochPlan, renewed: bool = False
     ) -> tuple[AgentState, buffers.Prioritized, chex.Array]:
-        """Lines 14, 15 and 36, 37: one Adam step of Q on a prioritized minibatch. Returns also the mean |TD error|."""
+        """Lines 14, 15 and 36, 37: one Adam step of Q on a prioritized minibatch. Returns also the mean |TD error|.
+
+        `renewed`: the costs are what the system model says now, not those in the buffer.
+        """
         key, sample_key = jax.random.split(agent.key)
         batch = buffers.sample(buffer, sample_key, self.config.batch, plan.beta)
         target, cache = batch.data.cost, agent.minima
+        if renewed:
+            target = jax.vmap(lambda obs, action: self._imagined(agent, obs, action)[0])(
+                batch.data.obs, batch.data.action
+            )
         if self.config.gamma > 0.0:
             following, cache = minima.look_up(
-                cache, batch.data.next_obs, functools.partial(self._target_minimum, agent.target_params)
+                cache, batch.data.next_obs, functools.partial(self._target_minimum, agent.target_params, agent.goal)
             )
             target = target + self.config.gamma * following
         features = jax.vmap(lambda obs: features_of(obs, self.levels))(batch.data.obs)
@@ -163,7 +239,7 @@ class Learner:
 
         def loss(params: Any) -> tuple[chex.Array, chex.Array]:
             values = jax.vmap(lambda x, a: self.q_network.apply(params, x, a))(features, actions)
-            errors = values - target
+            errors = self._error(values, target)
             return jnp.mean(batch.weights * optax.l2_loss(errors)), errors
 
         gradient, errors = jax.grad(loss, has_aux=True)(agent.q_params)
@@ -197,7 +273,7 @@ class Learner:
             def one(obs: chex.Array, action: chex.Array, cost: chex.Array, following: chex.Array) -> chex.Array:
                 predicted, next_features = self.model.apply(params, features_of(obs, self.levels), action)
                 errors = next_features - features_of(following, self.levels)
-                return optax.l2_loss(predicted - cost) + jnp.mean(optax.l2_loss(errors))
+                return optax.l2_loss(self._error(predicted, cost)) + jnp.mean(optax.l2_loss(errors))
 
             return jnp.mean(jax.vmap(one)(batch.obs, actions, batch.cost, batch.next_obs))
 
@@ -207,6 +283,8 @@ class Learner:
             batch = buffers.sample_ring(agent.world, sample_key, self.config.batch)
             value, gradient = jax.value_and_grad(loss)(agent.model_params, batch)
             direction, optimizer = ADAM.update(gradient, agent.model_optimizer)
+            if decay := self.config.weight_decay:
+                direction = jax.tree.map(lambda d, p: d + decay * p, direction, agent.model_params)
             params = jax.tree.map(lambda p, d: p - plan.model_learning_rate * d, agent.model_params, direction)
             return agent.replace(key=key, model_params=params, model_optimizer=optimizer), value
 
@@ -216,15 +294,31 @@ class Learner:
     def model_values(self, agent: AgentState, obs: chex.Array) -> chex.Array:
         """Predicted cost of every joint action in one state. [F] -> [A]."""
         separable = self.model.apply(agent.model_params, features_of(obs, self.levels), method="separable")
-        return joint.joint_values(separable)
+        values = joint.joint_values(separable)
+        return self._priced(values, agent.goal) if self.config.model_penalty == "known" else values
+
+    def _imagined(self, agent: AgentState, obs: chex.Array, action: chex.Array) -> tuple[chex.Array, chex.Array]:
+        """Line 25, in cost scales, as Q learns it: the cost, or the average response time where Q knows the penalty."""
+        chosen = self.joint(action)
+        cost, following = self.model.apply(agent.model_params, features_of(obs, self.levels), chosen)
+        if self.config.model_penalty == "known" and self.config.q_penalty == "learned":
+            accuracy = jnp.mean(jnp.asarray(self.accuracy, jnp.float32)[chosen])
+            cost = cost + self._penalty(accuracy, agent.goal)
+        return cost, obs_of(following, self.levels)
 
     def imagine(self, agent: AgentState, obs: chex.Array, action: chex.Array) -> tuple[chex.Array, chex.Array]:
         """Line 25: predicted cost (ms) and next state ([F] int8) of one joint action (index)."""
-        features = features_of(obs, self.levels)
-        cost, following = self.model.apply(agent.model_params, features, self.joint(action))
-        return cost * self.config.cost_scale_ms, obs_of(following, self.levels)
+        cost, following = self._imagined(agent, obs, action)
+        return cost * self.config.cost_scale_ms, following
 
     # -- Planning -------------------------------------------------------------------------------------------------
+
+    def setting(self, agent: AgentState, obs: chex.Array) -> tuple[AgentState, chex.Array]:
+        """The state [F] that a session of suggestion starts in, where the last one ended in `obs` [F]."""
+        if self.config.plan_start == "current":
+            return agent, obs
+        key, draw_key = jax.random.split(agent.key)
+        return agent.replace(key=key), buffers.sample_ring(agent.world, draw_key, 1).obs[0]
 
     def suggest(self, agent: AgentState, obs: chex.Array) -> tuple[AgentState, chex.Array, chex.Array]:
         """Lines 24 to 27: the K best joint actions ([K]; all if fewer), the imagined next state after the best."""
@@ -241,31 +335,42 @@ class Learner:
         Otherwise they keep their order. What is new is told before any is stored: taken one by one, a known action that
         a new one pushes out of a full D_plan would be new again.
         """
-        known = buffers.contains(agent.plan, actions)
-        agent = agent.replace(plan=buffers.move(agent.plan, actions, state))
+        if isinstance(agent.plan, situated.Situated):  # what is held is of this state as it is
+            known = situated.contains(agent.plan, state, actions)
+        else:
+            known = buffers.contains(agent.plan, actions)
+            agent = agent.replace(plan=buffers.move(agent.plan, actions, state))
         return agent, actions[jnp.argsort(known, stable=True)], jnp.sum(~known, dtype=jnp.int32)
 
-    def plan_real(self, agent: AgentState, action: chex.Array, cost_ms: chex.Array, next_obs: chex.Array) -> AgentState:
+    def _put(self, plan: buffers.Keyed | situated.Situated, item: buffers.Transition) -> Any:
+        """Line 31."""
+        return situated.put(plan, item) if isinstance(plan, situated.Situated) else buffers.put(plan, item)
+
+    def plan_real(
+        self, agent: AgentState, action: chex.Array, cost_ms: chex.Array, art_ms: chex.Array, next_obs: chex.Array
+    ) -> AgentState:
         """Lines 30 and 31 when the step was taken in the environment.
 
         It is stored with the state it was really taken in: the environment can't be put into an imagined one.
         """
-        item = self.transition(agent.obs, action, cost_ms, next_obs)
-        return agent.replace(plan=buffers.put(agent.plan, item), obs=item.next_obs, real_steps=agent.real_steps + 1)
+        target = art_ms if self.config.q_penalty == "known" else cost_ms
+        item = self.transition(agent.obs, action, target, next_obs)
+        return agent.replace(plan=self._put(agent.plan, item), obs=item.next_obs, real_steps=agent.real_steps + 1)
 
     def plan_imagined(self, agent: AgentState, action: chex.Array, state: chex.Array) -> AgentState:
         """Lines 30 and 31 when line 30 is read as a step in the system model."""
         cost_ms, following = self.imagine(agent, state, action)
         item = self.transition(state, action, cost_ms, following)
-        return agent.replace(plan=buffers.put(agent.plan, item), model_steps=agent.model_steps + 1)
+        return agent.replace(plan=self._put(agent.plan, item), model_steps=agent.model_steps + 1)
 
     def learn_plan(self, agent: AgentState, plan: EpochPlan) -> tuple[AgentState, chex.Array]:
         """Lines 35 to 37. Returns also the last minibatch's mean |TD error|."""
 
         def update(_: int, carry: tuple[AgentState, chex.Array]) -> tuple[AgentState, chex.Array]:
             agent, _error = carry
-            agent, buffer, error = self._learn(agent, agent.plan.prioritized, plan)
-            return agent.replace(plan=agent.plan.replace(prioritized=buffer)), error
+            renewed = self.config.imagined == "renewed"
+            agent, buffer, error = self._learn(agent, agent.plan.prioritized, plan, renewed)
+            return agent.replace(plan=dataclasses.replace(agent.plan, prioritized=buffer)), error
 
         # Without a suggestion so far D_plan is empty: nothing is there to learn from.
         sessions = jnp.where(buffers.ring_size(agent.plan.prioritized.ring) > 0, plan.plan_sessions, 0)

@@ -3,6 +3,10 @@
 Both read Table II's state and one-hot choices. The cost they predict has one hidden ReLU layer and a linear
 path beside it: enough for response times that add over devices, for contention and for the penalty (each a few
 hinges), and just what `search.Separable` evaluates over all joint actions exactly.
+
+What each device's choice adds to both are tables [N, C, …]. Fixed ones (`JointValue`) suffice where conditions don't
+change: the state then moves all joint actions together. Where they do, the tables have to follow from the state
+(`SituatedValue`): how much longer this choice of this device takes over a weak link, beside a busy edge.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hl_jax.search import joint
 from hl_jax.search.joint import Separable
 
 # A small start lets the hidden units turn to the few hinges that the cost has (contention, the penalty). From the
@@ -51,6 +56,50 @@ class JointValue(nn.Module):
         )
 
 
+class SituatedValue(nn.Module):
+    """A scalar of (state, joint action) whose tables one layer, shared by all devices, makes from the state.
+
+    It sees a device's own P, M and B and those of edge and cloud. What it learns of one device holds for each that is
+    in the same state; where devices aren't alike, a table of their own corrects it.
+    """
+
+    users: int
+    choices: int
+    width: int
+    head: int  # hidden units of the shared layer
+
+    def setup(self) -> None:
+        self.shared = nn.Dense(self.head)
+        self.tables = nn.Dense(self.choices * (self.width + 1), kernel_init=START)
+        self.own = self.param("own", nn.initializers.zeros, (self.users, self.choices, self.width + 1))
+        self.from_state = nn.Dense(self.width, kernel_init=START)
+        self.output = self.param("output", START, (self.width,))
+        self.skip_state = nn.Dense(1, kernel_init=START)
+
+    def __call__(self, features: chex.Array, action: chex.Array) -> chex.Array:
+        """Value of one joint action. `features` [F] float32, `action` [N] int32; returns a scalar."""
+        return joint.value(self.separable(features), action)
+
+    def separable(self, features: chex.Array) -> Separable:
+        """The same function of the action alone, for one state."""
+        devices, nodes = jnp.split(features, [3 * self.users])
+        seen = jnp.concatenate([devices.reshape(3, self.users).T, jnp.tile(nodes, (self.users, 1))], axis=1)
+        tables = self.tables(jnp.concatenate([nn.relu(self.shared(seen)), seen], axis=1))
+        tables = tables.reshape(self.users, self.choices, self.width + 1) + self.own
+        return Separable(
+            base=self.from_state(features),
+            hidden=tables[:, :, 1:],
+            output=self.output,
+            skip=tables[:, :, 0],
+            constant=self.skip_state(features)[0],
+        )
+
+
+def value_network(users: int, choices: int, width: int, head: int) -> JointValue | SituatedValue:
+    """The network of a value: with fixed tables if `head` is 0, else with tables from the state."""
+    return SituatedValue(users, choices, width, head) if head else JointValue(users, choices, width)
+
+
 class SystemModel(nn.Module):
     """System(s, a): predicted cost, and the next state's components as `features_of` scales them."""
 
@@ -58,9 +107,10 @@ class SystemModel(nn.Module):
     choices: int
     width: int
     components: int  # F
+    head: int = 0  # as `value_network` reads it
 
     def setup(self) -> None:
-        self.cost = JointValue(self.users, self.choices, self.width)
+        self.cost = value_network(self.users, self.choices, self.width, self.head)
         # Layers of its own: what a monitor will show must not disturb the cost.
         self.hidden = nn.Dense(self.width)
         self.following = nn.Dense(self.components)

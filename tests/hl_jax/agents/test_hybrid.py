@@ -15,9 +15,9 @@ from hl_jax import evaluation, simulator, training
 from hl_jax.agents.hybrid import agent as hybrid
 from hl_jax.agents.hybrid.agent import Hybrid
 from hl_jax.agents.hybrid.config import HybridConfig
-from hl_jax.agents.hybrid.learner import Learner
+from hl_jax.agents.hybrid.learner import Goal, Learner
 from hl_jax.agents.world import Run, compiled_world
-from hl_jax.objective import sufficient_penalty
+from hl_jax.objective import Penalty, sufficient_penalty
 from hl_jax.optimum import oracle
 from hl_jax.scenario import Device, Node, Scenario
 from hl_jax.simulator import Orchestration
@@ -27,6 +27,7 @@ from tests.helpers.trees import again, assert_identical, plain
 USERS, CHOICES, EPOCHS = 2, 5, 12
 ACTIONS = CHOICES**USERS
 LEVELS = tuple(simulator.observation_levels(USERS).tolist())
+NO_GOAL = Goal.of(0.0, Penalty())
 CONFIG = HybridConfig(
     epochs=EPOCHS,
     direct_sessions=4,
@@ -118,7 +119,7 @@ def test_session_counts_by_hand(alpha, expected):
     config = HybridConfig(
         epochs=4, direct_sessions=10, world_sessions=1000, suggest_sessions=2, plan_sessions=500, alpha_schedule=alpha
     )
-    plans = [hybrid.schedule(config, epoch) for epoch in (1, 2, 3, 4)]
+    plans = [hybrid.schedule(config, epoch, NO_GOAL) for epoch in (1, 2, 3, 4)]
     names = ("direct_sessions", "world_sessions", "suggest_sessions", "plan_sessions")
     assert [tuple(int(getattr(plan, name)) for name in names) for plan in plans] == expected
 
@@ -134,13 +135,13 @@ def test_epsilon_beta_and_step_sizes_by_hand():
         model_learning_rate=0.01,
         learning_rate_end=0.2,
     )
-    plans = [hybrid.schedule(config, epoch) for epoch in range(1, 6)]
+    plans = [hybrid.schedule(config, epoch, NO_GOAL) for epoch in range(1, 6)]
     np.testing.assert_allclose([plan.epsilon for plan in plans], [1.0, 0.6, 0.2, 0.2, 0.2], rtol=1e-6)
     np.testing.assert_allclose([plan.beta for plan in plans], [0.4, 0.55, 0.7, 0.85, 1.0], rtol=1e-6)
     cosine = [1.0, 0.88284271, 0.6, 0.31715729, 0.2]  # 0.2 + 0.8 (1 + cos(pi k / 4)) / 2
     np.testing.assert_allclose([plan.q_learning_rate for plan in plans], 0.1 * np.array(cosine), rtol=1e-6)
     np.testing.assert_allclose([plan.model_learning_rate for plan in plans], 0.01 * np.array(cosine), rtol=1e-6)
-    once = hybrid.schedule(dataclasses.replace(config, epochs=1, epsilon_epochs=0.0), 1)
+    once = hybrid.schedule(dataclasses.replace(config, epochs=1, epsilon_epochs=0.0), 1, NO_GOAL)
     assert (once.epsilon, once.beta) == (np.float32(0.2), np.float32(0.4))
 
 
@@ -254,7 +255,7 @@ def test_planning_with_all_actions_takes_each_once_and_then_only_moves_states():
             )
         )
     )
-    plan = hybrid.schedule(CONFIG, EPOCHS).replace(plan_sessions=jnp.int32(1))
+    plan = hybrid.schedule(CONFIG, EPOCHS, NO_GOAL).replace(plan_sessions=jnp.int32(1))
     run, _ = jax.jit(lambda run: hybrid.planning(learner, world, run, plan))(again(start))
     assert run.agent.real_steps == run.env.time == ACTIONS
     assert run.agent.model_steps == 4  # two sessions of two

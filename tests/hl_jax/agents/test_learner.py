@@ -16,8 +16,9 @@ import pytest
 
 from hl_jax.agents.hybrid import agent as hybrid
 from hl_jax.agents.hybrid.config import HybridConfig
-from hl_jax.agents.hybrid.learner import AgentState, EpochPlan, Learner
+from hl_jax.agents.hybrid.learner import AgentState, EpochPlan, Goal, Learner
 from hl_jax.agents.hybrid.networks import features_of, obs_of
+from hl_jax.objective import Penalty
 from hl_jax.replay import buffers, sum_tree
 from hl_jax.simulator import observation_levels
 from tests.helpers.trees import again, assert_identical
@@ -39,6 +40,7 @@ PLAN = EpochPlan(
     beta=jnp.float32(0.7),
     q_learning_rate=jnp.float32(0.01),
     model_learning_rate=jnp.float32(0.02),
+    goal=Goal.of(0.0, Penalty()),
 )
 
 
@@ -77,7 +79,7 @@ def _experienced() -> AgentState:
     )
     for _ in range(STORED):
         action, cost = jnp.int32(random.integers(C**N)), jnp.float32(random.uniform(100, 500))
-        agent = observe(agent, action, cost, random_obs(random))
+        agent = observe(agent, action, cost, cost, random_obs(random))
         item = LEARNER.transition(random_obs(random), action, cost, random_obs(random))
         known = bool(buffers.contains(agent.plan, action))
         agent = agent if known else agent.replace(plan=buffers.put(agent.plan, item))
@@ -105,7 +107,7 @@ def test_the_greedy_action_is_the_one_of_least_q():
         obs = random_obs(np.random.default_rng(state))
         _, action = act(again(agent).replace(obs=obs.astype(jnp.int8)), jnp.float32(0.0))
         assert action == np.argmin(q_of_all(agent.q_params, obs))
-        assert action == LEARNER.greedy(agent.q_params, obs)
+        assert action == LEARNER.greedy(agent.q_params, obs, agent.goal)
 
 
 def test_exploration_is_uniform_and_as_frequent_as_epsilon_says():
@@ -123,7 +125,7 @@ def test_exploration_is_uniform_and_as_frequent_as_epsilon_says():
 
 def test_a_step_is_stored_in_both_buffers_and_moves_the_state():
     before = experienced()
-    after = observe(before, jnp.int32(17), jnp.float32(250.0), jnp.arange(F, dtype=jnp.int32) % 2)
+    after = observe(before, jnp.int32(17), jnp.float32(250.0), jnp.float32(200.0), jnp.arange(F, dtype=jnp.int32) % 2)
     for ring in (after.direct.ring, after.world):
         slot = STORED
         assert ring.count == STORED + 1
@@ -241,7 +243,7 @@ def test_line_31_stores_a_new_action(step):
     action = jnp.int32(np.flatnonzero(np.asarray(agent.plan.slot_of) == buffers.NOWHERE)[1])
     next_obs = jnp.zeros(F, jnp.int32)
     if step == "real":
-        after = plan_real(agent, action, jnp.float32(120.0), next_obs)
+        after = plan_real(agent, action, jnp.float32(120.0), jnp.float32(90.0), next_obs)
         cost, started, ended = 1.2, agent.obs, next_obs  # the state that the step was really taken in
         assert (after.real_steps, after.model_steps) == (agent.real_steps + 1, agent.model_steps)
         np.testing.assert_array_equal(after.obs, next_obs)

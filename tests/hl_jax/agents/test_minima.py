@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from hl_jax.agents.hybrid import minima
 from hl_jax.agents.hybrid.config import HybridConfig
-from hl_jax.agents.hybrid.learner import Learner
+from hl_jax.agents.hybrid.learner import Goal, Learner
+from hl_jax.objective import Penalty
 from hl_jax.simulator import observation_levels
 
 F, B = 6, 8
@@ -158,7 +159,9 @@ def test_the_learners_minima_are_those_of_its_target_network():
 
     @jax.jit
     def kept(params: chex.ArrayTree, states: chex.Array) -> chex.Array:
-        return minima.look_up(minima.init(len(levels)), states, lambda obs: learner._target_minimum(params, obs))[0]
+        goal = Goal.of(0.0, Penalty())
+        least = functools.partial(learner._target_minimum, params, goal)
+        return minima.look_up(minima.init(len(levels)), states, least)[0]
 
     @jax.jit
     def naively(params: chex.ArrayTree, state: chex.Array) -> chex.Array:

@@ -1,0 +1,226 @@
+"""Options of Algorithm 1: what the networks predict and know, how line 9 draws, what planning starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hl_jax import evaluation, simulator, training
+from hl_jax.agents.hybrid import agent as hybrid
+from hl_jax.agents.hybrid.config import DqnConfig, HybridConfig
+from hl_jax.agents.hybrid.learner import Goal
+from hl_jax.agents.hybrid.networks import SituatedValue, features_of
+from hl_jax.agents.world import observed_levels
+from hl_jax.choices import joint_actions
+from hl_jax.objective import Penalty, meets, sufficient_penalty
+from hl_jax.optimum import oracle
+from hl_jax.search import joint
+from tests.helpers.builders import small_scenario
+from tests.helpers.trees import again, assert_identical
+
+SCENARIO = dataclasses.replace(small_scenario(users=2), constraint=80.0)
+LEVELS = observed_levels(SCENARIO)
+ACTIONS = joint_actions(SCENARIO.users, SCENARIO.choices)
+KNOWN = HybridConfig(
+    epochs=6,
+    direct_sessions=4,
+    direct_updates=10,
+    world_sessions=200,
+    suggest_sessions=2,
+    suggest_steps=1,
+    plan_sessions=200,
+    k_best=10,
+    planning_step="model",
+    explore="choice",
+    model_penalty="known",
+    q_penalty="known",
+    loss="relative",
+    plan_key="state",
+    plan_start="seen",
+    imagined="renewed",
+    weight_decay=1e-3,
+    head=16,
+    width=8,
+    direct_capacity=256,
+    world_capacity=256,
+    plan_capacity=256,
+)
+
+
+def test_value_networks_are_what_the_exact_search_reads():
+    users, choices = 3, 4
+    network = SituatedValue(users, choices, width=5, head=6)
+    features = jnp.asarray(np.random.default_rng(0).uniform(size=3 * users + 6), jnp.float32)
+    params = network.init(jax.random.key(0), features, jnp.zeros(users, jnp.int32))
+    random = np.random.default_rng(1)
+    params = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), params)
+    every = jnp.asarray(list(np.ndindex(*[choices] * users)), jnp.int32)
+    one_by_one = jax.vmap(lambda action: network.apply(params, features, action))(every)
+    at_once = joint.joint_values(network.apply(params, features, method="separable"))
+    np.testing.assert_allclose(at_once, one_by_one, rtol=1e-5, atol=1e-5)
+
+
+def test_devices_in_the_same_state_are_alike_until_their_own_tables_say_otherwise():
+    network = SituatedValue(users=2, choices=3, width=4, head=8)
+    features = features_of(jnp.array([0, 0, 1, 1, 0, 0, 3, 2, 0, 1, 0, 0]), LEVELS)  # P, M, B of both, then nodes
+    params = network.init(jax.random.key(1), features, jnp.zeros(2, jnp.int32))
+    first, second = (network.apply(params, features, jnp.array(one)) for one in ([0, 2], [2, 0]))
+    np.testing.assert_allclose(first, second, rtol=1e-6)
+    weak = features_of(jnp.array([0, 0, 1, 1, 1, 0, 3, 2, 0, 1, 0, 0]), LEVELS)  # S1's link
+    first, second = (network.apply(params, weak, jnp.array(one)) for one in ([0, 2], [2, 0]))
+    assert first != second
+    for place, same in (((0,), True), ((0, 0), False)):  # all choices of S1, or its first
+        own = {"params": params["params"] | {"own": params["params"]["own"].at[place].add(1.0)}}
+        first, second = (network.apply(own, features, jnp.array(one)) for one in ([0, 2], [2, 0]))
+        assert bool(np.isclose(first, second, rtol=1e-6)) == same
+
+
+@pytest.mark.parametrize("constraint", [0.0, 75.0, 80.0, 88.0, 90.0])
+def test_what_is_known_to_break_the_constraint_is_out_of_the_question(constraint):
+    agent = hybrid.make(KNOWN, dataclasses.replace(SCENARIO, constraint=constraint))
+    goal = agent.plan(1).goal
+    accuracy = np.array([np.mean(np.array(SCENARIO.choice_accuracy())[list(one)]) for one in np.ndindex(5, 5)])
+    values = jnp.asarray(np.random.default_rng(0).uniform(1.0, 5.0, ACTIONS), jnp.float32)
+    priced = agent.learner._priced(values, goal)
+    allowed = np.asarray(meets(accuracy, constraint))
+    np.testing.assert_array_equal(np.isfinite(priced), allowed)
+    np.testing.assert_array_equal(np.asarray(priced)[allowed], np.asarray(values)[allowed])
+
+
+def test_a_penalty_that_q_has_to_learn_is_added_to_what_the_model_predicts():
+    config = dataclasses.replace(KNOWN, q_penalty="learned")
+    agent = hybrid.make(config, SCENARIO)
+    penalty = sufficient_penalty(SCENARIO, config.penalty_factor)
+    params = simulator.make_params(SCENARIO, penalty)
+    art = np.random.default_rng(0).uniform(1.0, 5.0, ACTIONS).astype(np.float32)
+    priced = agent.learner._priced(jnp.asarray(art), agent.plan(1).goal)
+    for index, action in enumerate(np.ndindex(5, 5)):
+        response = jnp.full(2, 100.0 * art[index])  # costs are in units of 100 ms
+        expected = simulator.cost_ms(params, jnp.array(action), response)
+        np.testing.assert_allclose(100.0 * priced[index], expected, rtol=1e-5)
+
+
+@functools.cache
+def trained(constraint: float, seed: int = 0):
+    agent = hybrid.make(KNOWN, dataclasses.replace(SCENARIO, constraint=constraint))
+    params = training.params_for(agent, dataclasses.replace(SCENARIO, constraint=constraint))
+    init, epoch = training.programs(agent)
+    run = init(jnp.array([seed], jnp.int32), params)
+    starts = evaluation.start_states(jax.random.key(0), params, 1)
+    for number in range(1, KNOWN.epochs + 1):
+        run, report = epoch(run, agent.plan(number), params, starts)
+    return agent, jax.tree.map(lambda leaf: leaf[0], run.agent), params, report
+
+
+def test_it_learns_and_follows_another_constraint_at_once():
+    agent, state, params, report = trained(80.0)
+    assert report.evaluation.feasible.all()
+    assert int(report.real_steps[0]) < 120
+    assert int(report.model_steps[0]) > 0
+    for constraint in (0.0, 80.0, 85.0, 90.0):
+        asked = params.replace(constraint=jnp.float32(constraint))
+        action = agent.decide(agent.under(state, constraint), state.obs)
+        assert simulator.meets_constraint(asked, action)
+        art = float(simulator.response_ms(asked, asked.start, action).mean())
+        assert art <= 1.15 * oracle.brute_force(asked).art_ms, constraint
+
+
+def test_one_program_serves_every_constraint_and_each_is_kept():
+    """The compiled programs belong to equal agents; what is asked must not be the first one's."""
+    before = training.programs.cache_info().misses
+    (first, one, *_), (second, other, *_) = trained(80.0), trained(90.0)
+    assert first == second
+    assert training.programs.cache_info().misses - before <= 1
+    assert (float(one.goal.constraint), float(other.goal.constraint)) == (80.0, 90.0)
+    accuracy = np.array(SCENARIO.choice_accuracy())
+    assert accuracy[np.asarray(second.decide(other, other.obs))].mean() >= 90.0 - 1e-3
+
+
+def test_who_must_learn_the_penalty_is_under_no_other_constraint():
+    agent = hybrid.make(HybridConfig(), SCENARIO)
+    state = training.init(agent, jnp.int32(0), training.params_for(agent, SCENARIO)).agent
+    assert_identical(agent.under(state, 90.0), state)
+
+
+def test_each_choice_is_drawn_with_probability_epsilon():
+    agent = hybrid.make(KNOWN, SCENARIO)
+    learner = agent.learner
+    state = training.init(agent, jnp.int32(0), training.params_for(agent, SCENARIO)).agent
+    state = learner.asked(state, agent.plan(1).goal)
+    best = learner.joint(learner.greedy(state.q_params, state.obs, state.goal))
+
+    @jax.jit
+    def drawn(key):
+        return learner.joint(learner.act(state.replace(key=key), jnp.float32(0.4))[1])
+
+    actions = np.asarray(jax.lax.map(drawn, jax.random.split(jax.random.key(0), 4000)))
+    changed = (actions != np.asarray(best)).mean(axis=0)
+    np.testing.assert_allclose(changed, 0.4 * 4 / 5, atol=0.03)  # a draw may be what it was
+    both = (actions != np.asarray(best)).all(axis=1).mean()
+    assert both == pytest.approx(0.32**2, abs=0.02)  # each by itself
+
+
+def test_planning_starts_where_it_is_told():
+    agent = hybrid.make(KNOWN, SCENARIO)
+    _, state, *_ = trained(80.0)
+    seen = {tuple(row) for row in np.asarray(state.world.data.obs)[: int(state.world.count)].tolist()}
+    starts = {
+        tuple(np.asarray(agent.learner.setting(state.replace(key=key), state.obs)[1]).tolist())
+        for key in jax.random.split(jax.random.key(0), 20)
+    }
+    assert starts <= seen
+    assert len(starts) > 1
+    still = hybrid.make(dataclasses.replace(KNOWN, plan_start="current"), SCENARIO).learner
+    after, obs = still.setting(state, state.obs)
+    assert_identical(after, state)
+    assert_identical(obs, state.obs)
+
+
+def test_renewed_costs_are_the_models_and_kept_ones_are_not():
+    """Q after planning alone, from a D_plan whose costs are all wrong."""
+    agent, state, *_ = trained(80.0)
+    plan = agent.plan(1)
+    ring = state.plan.prioritized.ring
+    wrong = ring.replace(data=ring.data.replace(cost=jnp.full_like(ring.data.cost, 77.0)))
+    spoilt = state.replace(plan=state.plan.replace(prioritized=state.plan.prioritized.replace(ring=wrong)))
+    kept = hybrid.make(dataclasses.replace(KNOWN, imagined="kept"), SCENARIO).learner
+    for learner, same in ((agent.learner, True), (kept, False)):
+        found = [jax.jit(learner.learn_plan)(again(one), plan)[0].q_params for one in (state, spoilt)]
+        equal = jax.tree.map(lambda a, b: bool((a == b).all()), *found)
+        assert all(jax.tree.leaves(equal)) == same
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"imagined": "renewed", "planning_step": "real"}, "--imagined: expected kept with --planning_step=real"),
+        ({"q_penalty": "known"}, "--model_penalty: expected known with --q_penalty=known, found learned"),
+        ({"explore": "device"}, "--explore: expected one of joint, choice, found 'device'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        HybridConfig(**changes)
+
+
+def test_what_must_be_known_has_to_be_given():
+    with pytest.raises(ValueError, match="accuracy: expected one of each of 5 choices, found 0"):
+        hybrid.sized(KNOWN, 2, 5, LEVELS)
+
+
+def test_direct_rl_alone_may_know_it_too():
+    config = DqnConfig(epochs=2, direct_sessions=30, q_penalty="known", model_penalty="known", explore="choice", head=8)
+    agent = hybrid.make_direct(config, SCENARIO)
+    params = training.params_for(agent, SCENARIO)
+    run = training.init(agent, jnp.int32(0), params)
+    starts = evaluation.start_states(jax.random.key(0), params, 1)
+    run, report = jax.jit(lambda run, plan: training.epoch(agent, run, plan, params, starts))(run, agent.plan(1))
+    assert report.evaluation.feasible.all()
+    stored = np.asarray(run.agent.direct.ring.data.cost)[: int(run.agent.direct.ring.count)]
+    assert stored.max() < 100.0  # no penalty in it
+    assert Goal.of(80.0, Penalty()).constraint == 80.0
