@@ -65,13 +65,19 @@ def _comparison_table(rows: Sequence[Comparison], level: float) -> Table:
     return Table(columns, tuple(cells), (), 2)
 
 
-def _counted(report: Report) -> str:
-    """Which comparisons the correction counts."""
+def _corrected(report: Report) -> str:
+    """Which comparisons Holm's correction counts."""
     every = len(report.tested)
     decidable = sum(row.tested.decidable for row in report.tested if row.tested is not None)
-    if decidable == every:
-        return f"{every} comparisons on this page"
-    return f"{decidable} of {every} comparisons on this page that so few seeds could decide at all"
+    if not decidable:
+        return "So few seeds can decide none of the comparisons on this page."
+    counted = "all comparisons on this page"
+    if decidable < every:
+        counted = f"the {decidable} of {every} comparisons on this page that this many seeds can decide"
+    return (
+        f"Its p-values carry Holm's correction for {counted}, so that the chance of any false difference is at most "
+        f"{report.level:.1%}."
+    )
 
 
 def _differences(report: Report) -> list[Block]:
@@ -83,9 +89,8 @@ def _differences(report: Report) -> list[Block]:
         "*P(second better)* is the probability that a run of the second needs fewer real steps to the optimum than one "
         "of the first (0.5: neither; a run that never got there is later than all that did). Undecided means that "
         "the seeds don't support a difference; it doesn't mean that there is none. The test is Mann and Whitney's, "
-        "exact, with tasks (and whatever else was varied) as strata; its p-values carry Holm's correction for all "
-        f"{_counted(report)}, so that the chance of any false difference is at most {level:.1%}. The intervals are "
-        "each for itself."
+        f"exact, with tasks (and whatever else was varied) as strata. {_corrected(report)} The intervals are each for "
+        "itself."
     )
     found: list[Block] = [Heading("Which settings differ"), Paragraph(text)]
     for axis in dict.fromkeys(row.axis for row in rows if row.kind == "axis"):
