@@ -119,15 +119,17 @@ class Agent(Protocol):
 def misfit(agent: Agent, scenario: Scenario) -> str:
     """Why an agent isn't one for this scenario, as far as it says for what it was made: one line; empty if it is.
 
-    It may say so by `users` (N), `choices` (C) and `accuracy` ([C], %); ours do.
+    It may say so by `users` (N), `choices` (C), `accuracy` ([C], %) and, if it can be asked for no other, `bound_to`
+    (its constraint, %); what it lacks, or is None, says nothing.
     """
     for name, expected in (
         ("users", scenario.users),
         ("choices", scenario.choices),
         ("accuracy", scenario.choice_accuracy()),
+        ("bound_to", scenario.constraint),
     ):
-        found = getattr(agent, name, expected)
-        if found != expected:
+        found = getattr(agent, name, None)
+        if found is not None and found != expected:
             return f"agent: expected one made for scenario {scenario.name} ({name} {expected}), found one for {found}"
     return ""
 

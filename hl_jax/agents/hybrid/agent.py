@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from hl_jax.agents.hybrid import minima
 from hl_jax.agents.hybrid.config import DqnConfig, HybridConfig, alpha_at
-from hl_jax.agents.hybrid.learner import AgentState, EpochPlan, Goal, Learner
-from hl_jax.agents.world import Penalised, Run, Totals, World, observed_levels, real_step
+from hl_jax.agents.hybrid.learner import UNSET, AgentState, EpochPlan, Goal, Learner
+from hl_jax.agents.world import Run, Totals, World, observed_levels, real_step
 from hl_jax.choices import MOST_JOINT_ACTIONS, joint_actions
 from hl_jax.objective import Penalty, sufficient_penalty
 from hl_jax.scenario import Scenario
@@ -94,7 +94,7 @@ def planning(learner: Learner, world: World, run: Run, plan: EpochPlan) -> tuple
 
 
 @dataclasses.dataclass(frozen=True)
-class Hybrid(Penalised):
+class Hybrid:
     """Algorithm 1 as an `Agent`; without `plans` it is Direct RL alone, with alpha 0."""
 
     learner: Learner
@@ -119,6 +119,12 @@ class Hybrid(Penalised):
     def choices(self) -> int:
         return self.learner.choices
 
+    @property
+    def bound_to(self) -> float | None:
+        """The constraint (%) whose penalty the system model knows and Q learns; None where either follows another."""
+        config = self.learner.config
+        return self.constraint if (config.model_penalty, config.q_penalty) == ("known", "learned") else None
+
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> AgentState:
         return self.learner.init(key, obs)
 
@@ -141,9 +147,12 @@ class Hybrid(Penalised):
         return self.learner.joint(self.learner.greedy(state.q_params, obs, state.goal))
 
     def under(self, state: Any, constraint: float | chex.Array) -> Any:
-        """Where Q is of response times alone, the state with another constraint (%) asked of it; else as it is."""
+        """Where Q is of response times alone, the state with another constraint (%) asked of it.
+
+        Else its decisions stay as they are, and the next epoch plans for the constraint that this agent was made for.
+        """
         if self.learner.config.q_penalty == "learned":
-            return super().under(state, constraint)
+            constraint = UNSET
         goal = state.goal.replace(constraint=jnp.full_like(state.goal.constraint, constraint))
         return state.replace(goal=goal, minima=minima.init(len(self.learner.levels)))
 

@@ -15,7 +15,7 @@ from hl_jax.agents.hybrid import agent as hybrid
 from hl_jax.agents.hybrid.config import DqnConfig, HybridConfig
 from hl_jax.agents.hybrid.learner import Goal
 from hl_jax.agents.hybrid.networks import SituatedValue, features_of
-from hl_jax.agents.world import observed_levels
+from hl_jax.agents.world import misfit, observed_levels
 from hl_jax.choices import joint_actions
 from hl_jax.objective import Penalty, meets, sufficient_penalty
 from hl_jax.optimum import oracle
@@ -141,10 +141,27 @@ def test_one_program_serves_every_constraint_and_each_is_kept():
     assert accuracy[np.asarray(second.decide(other, other.obs))].mean() >= 90.0 - 1e-3
 
 
-def test_who_must_learn_the_penalty_is_under_no_other_constraint():
+def test_who_must_learn_the_penalty_decides_alike_under_another_constraint():
     agent = hybrid.make(HybridConfig(), SCENARIO)
     state = training.init(agent, jnp.int32(0), training.params_for(agent, SCENARIO)).agent
-    assert_identical(agent.under(state, 90.0), state)
+    asked = agent.under(state, 90.0)
+    assert_identical(asked.replace(goal=state.goal), state)
+    assert agent.bound_to is None
+
+
+def test_a_penalty_that_only_the_model_knows_is_of_the_constraint_that_is_learned():
+    """What another run left behind, or an agent made for another constraint, must not bring its own."""
+    config = dataclasses.replace(KNOWN, q_penalty="learned")
+    agent = hybrid.make(config, SCENARIO)
+    assert misfit(agent, SCENARIO) == ""
+    other = dataclasses.replace(SCENARIO, constraint=90.0)
+    assert "(bound_to 90.0), found one for 80.0" in misfit(agent, other)
+    state = training.init(agent, jnp.int32(0), training.params_for(agent, SCENARIO)).agent
+    donor = agent.learner.asked(state, agent.plan(1).goal)
+    assert donor.goal.constraint == 80.0
+    further = hybrid.make(config, other)
+    begun = further.learner.asked(further.under(donor, 90.0), further.plan(1).goal)
+    assert_identical(begun.goal, further.plan(1).goal)
 
 
 def test_each_choice_is_drawn_with_probability_epsilon():
