@@ -11,9 +11,9 @@ import math
 from typing import Any
 
 import chex
+import jax
 import jax.numpy as jnp
 
-from hl_jax.agents.hybrid import minima
 from hl_jax.agents.hybrid.config import DqnConfig, HybridConfig, alpha_at
 from hl_jax.agents.hybrid.learner import UNSET, AgentState, EpochPlan, Goal, Learner
 from hl_jax.agents.world import Run, Totals, World, observed_levels, real_step
@@ -154,7 +154,7 @@ class Hybrid:
         if self.learner.config.q_penalty == "learned":
             constraint = UNSET
         goal = state.goal.replace(constraint=jnp.full_like(state.goal.constraint, constraint))
-        return state.replace(goal=goal, minima=minima.init(len(self.learner.levels)))
+        return state.replace(goal=goal, minima=jax.tree.map(jnp.zeros_like, state.minima))  # none held
 
 
 def sized(

@@ -130,6 +130,17 @@ def test_it_learns_and_follows_another_constraint_at_once():
         assert art <= 1.15 * oracle.brute_force(asked).art_ms, constraint
 
 
+@pytest.mark.parametrize("q_penalty", ["known", "learned"])
+def test_a_batch_of_states_is_asked_like_one(q_penalty):
+    agent = hybrid.make(dataclasses.replace(KNOWN, q_penalty=q_penalty), SCENARIO)
+    params = training.params_for(agent, SCENARIO)
+    batch = training.programs(agent)[0](jnp.arange(2, dtype=jnp.int32), params).agent
+    both = agent.under(again(batch), 85.0)
+    for seed in range(2):
+        of, one = (jax.tree.map(lambda leaf, seed=seed: leaf[seed], again(states)) for states in (both, batch))
+        assert_identical(of, agent.under(one, 85.0))
+
+
 def test_one_program_serves_every_constraint_and_each_is_kept():
     """The compiled programs belong to equal agents; what is asked must not be the first one's."""
     before = training.programs.cache_info().misses
