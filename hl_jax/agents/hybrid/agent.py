@@ -120,10 +120,16 @@ class Hybrid:
         return self.learner.choices
 
     @property
+    def accuracy(self) -> tuple[float, ...] | None:
+        """% of each choice ([C]), where it is told."""
+        return self.learner.accuracy or None
+
+    @property
     def bound_to(self) -> float | None:
-        """The constraint (%) whose penalty the system model knows and Q learns; None where either follows another."""
+        """The constraint (%) whose penalty the system model knows and Q learns; None where another is followed."""
         config = self.learner.config
-        return self.constraint if (config.model_penalty, config.q_penalty) == ("known", "learned") else None
+        bound = self.plans and config.knows_penalty and config.q_penalty == "learned"
+        return self.constraint if bound else None
 
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> AgentState:
         return self.learner.init(key, obs)
@@ -182,7 +188,7 @@ def sized(
     Raises:
       ValueError: if the joint actions are too many to search one by one, or what must be known isn't given.
     """
-    if "known" in (config.model_penalty, config.q_penalty) and len(accuracy) != choices:
+    if config.knows_penalty and len(accuracy) != choices:
         raise ValueError(f"accuracy: expected one of each of {choices} choices, found {len(accuracy)}")
     actions = joint_actions(users, choices)
     if actions > MOST_JOINT_ACTIONS:
@@ -194,14 +200,13 @@ def sized(
 
 
 def _for(config: HybridConfig, scenario: Scenario, plans: bool) -> Hybrid:
-    known = "known" in (config.model_penalty, config.q_penalty)
     return sized(
         config,
         scenario.users,
         scenario.choices,
         observed_levels(scenario),
         plans,
-        scenario.choice_accuracy() if known else (),
+        scenario.choice_accuracy() if config.knows_penalty else (),
         scenario.constraint,
         sufficient_penalty(scenario, config.penalty_factor),
     )

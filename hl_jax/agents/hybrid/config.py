@@ -55,8 +55,8 @@ class HybridConfig:
     )
     loss: str = option(
         "squared",
-        "what both networks learn from: squared errors, or squared errors relative to what was observed, since noise "
-        "and tolerance are in proportion to it",
+        "what both networks learn from: squared errors, or squared errors relative to what was observed (at least a "
+        "hundredth of --cost_scale_ms), since noise and tolerance are in proportion to it",
         choices=("squared", "relative"),
     )
     weight_decay: float = option(0.0, "pull of the system model's weights towards 0 (AdamW)", low=0.0, high=1.0)
@@ -107,6 +107,11 @@ class HybridConfig:
         if self.q_penalty == "known" and self.model_penalty == "learned":
             raise ValueError("--model_penalty: expected known with --q_penalty=known, found learned")
         alpha_at(self.alpha_schedule, 1, self.epochs)
+
+    @property
+    def knows_penalty(self) -> bool:
+        """Whether a network is told what breaks the constraint, and so has to be told accuracies and constraint."""
+        return "known" in (self.model_penalty, self.q_penalty)
 
 
 @dataclasses.dataclass(frozen=True)

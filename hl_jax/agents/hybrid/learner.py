@@ -24,7 +24,8 @@ from hl_jax.replay import buffers, situated
 from hl_jax.search import joint
 
 ADAM = optax.scale_by_adam()
-UNSET = -1.0
+UNSET = -1.0  # a goal's constraint before the first epoch's plan says what is asked
+LEAST_OBSERVED = 0.01  # in cost scales; what is imagined may be nearer to 0, or below it
 
 
 @chex.dataclass(frozen=True)
@@ -210,7 +211,9 @@ class Learner:
     def _error(self, predicted: chex.Array, observed: chex.Array) -> chex.Array:
         """What both networks make small: the error, or the part that it is of what was observed."""
         error = predicted - observed
-        return error / observed if self.config.loss == "relative" else error
+        if self.config.loss == "squared":
+            return error
+        return error / jnp.maximum(jnp.abs(observed), LEAST_OBSERVED)
 
     def _target_minimum(self, params: Any, goal: Goal, obs: chex.Array) -> chex.Array:
         return joint.best(self.q_values(params, obs, goal))[1]
@@ -318,7 +321,9 @@ class Learner:
         if self.config.plan_start == "current":
             return agent, obs
         key, draw_key = jax.random.split(agent.key)
-        return agent.replace(key=key), buffers.sample_ring(agent.world, draw_key, 1).obs[0]
+        drawn = buffers.sample_ring(agent.world, draw_key, 1).obs[0]
+        # Without a real step so far none was seen but the current one.
+        return agent.replace(key=key), jnp.where(buffers.ring_size(agent.world) > 0, drawn, obs)
 
     def suggest(self, agent: AgentState, obs: chex.Array) -> tuple[AgentState, chex.Array, chex.Array]:
         """Lines 24 to 27: the K best joint actions ([K]; all if fewer), the imagined next state after the best."""

@@ -175,6 +175,29 @@ def test_a_penalty_that_only_the_model_knows_is_of_the_constraint_that_is_learne
     assert_identical(begun.goal, further.plan(1).goal)
 
 
+def test_accuracies_that_are_known_are_the_scenarios():
+    agent = hybrid.make(KNOWN, SCENARIO)
+    pool = SCENARIO.pool
+    better = dataclasses.replace(pool, accuracy=(pool.accuracy[0] + 0.5, *pool.accuracy[1:]))
+    assert "agent: expected one made for scenario" in misfit(agent, dataclasses.replace(SCENARIO, pool=better))
+    unaware = hybrid.make(HybridConfig(), SCENARIO)
+    assert misfit(unaware, dataclasses.replace(SCENARIO, pool=better)) == ""
+
+
+@pytest.mark.parametrize("target", [0.0, 1e-9, -1e-9, -0.5, 1e-5])
+def test_a_relative_error_of_what_is_imagined_near_zero_stays_small(target):
+    learner = hybrid.make(KNOWN, SCENARIO).learner
+    error = learner._error(jnp.float32(target + 0.1), jnp.float32(target))
+    assert 0.0 < float(error) <= 0.1 / 0.01 * 1.001
+
+
+def test_without_a_real_step_planning_starts_in_the_current_state():
+    agent = hybrid.make(KNOWN, SCENARIO)
+    state = training.init(agent, jnp.int32(0), training.params_for(agent, SCENARIO)).agent
+    current = jnp.ones_like(state.obs)
+    assert_identical(agent.learner.setting(state, current)[1], current)
+
+
 def test_each_choice_is_drawn_with_probability_epsilon():
     agent = hybrid.make(KNOWN, SCENARIO)
     learner = agent.learner
