@@ -81,6 +81,7 @@ def _share() -> None:
 
 def pytest_configure() -> None:
     """What earlier runs have compiled is whole."""
+    runtime.collect_seldom()
     marks.watch()
     _share()
     _share()
