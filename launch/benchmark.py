@@ -22,7 +22,7 @@ from absl import flags
 from hl_jax import evaluation, gymnasium_env, training
 from hl_jax.agents.hybrid import agent as hybrid
 from hl_jax.agents.hybrid.config import HybridConfig
-from hl_jax.agents.hybrid.learner import AgentState
+from hl_jax.agents.hybrid.state import AgentState
 from hl_jax.choices import joint_actions
 from hl_jax.scenario import Scenario
 from hl_jax.search import joint

@@ -84,3 +84,21 @@ def k_best(values: chex.Array, k: int) -> tuple[chex.Array, chex.Array]:
     # Inside a loop XLA fuses what follows into the selection and then sorts all A values, 50 times as slow.
     negated, indices = jax.lax.optimization_barrier(jax.lax.top_k(-values, k))
     return indices.astype(jnp.int32), -negated
+
+
+def draw(key: chex.PRNGKey, weights: chex.Array, allowed: chex.Array) -> chex.Array:
+    """A joint action drawn device by device, of those that are allowed. Its index, []; the key is consumed.
+
+    Args:
+      key: consumed.
+      weights: [N, C], in proportion to which each device's choice would be drawn by itself.
+      allowed: [A] bool; one of those with a weight above 0 must be.
+    """
+    first_key, second_key = jax.random.split(key)
+    half = weights.shape[0] // 2
+    tables = jnp.log(weights)[:, :, None]  # products over devices are sums of logarithms
+    left, right = _outer_sums(tables[:half]), _outer_sums(tables[half:]).T
+    joint = jnp.where(allowed.reshape(left.shape[0], right.shape[1]), jnp.exp(left + right), 0.0)
+    row = jax.random.categorical(first_key, jnp.log(jnp.sum(joint, axis=1)))
+    column = jax.random.categorical(second_key, jnp.log(joint[row]))
+    return (row * right.shape[1] + column).astype(jnp.int32)

@@ -190,3 +190,21 @@ def test_the_true_model_and_all_actions_give_the_oracles_answer(experiment, cons
     np.testing.assert_allclose(values[:ties], optimum.art_ms, rtol=1e-6)
     if ties < len(costs):
         assert values[ties] > optimum.art_ms * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(("users", "choices"), [(1, 4), (2, 3), (3, 2), (5, 2)])
+def test_what_is_drawn_has_the_frequencies_of_its_weights_and_is_allowed(users, choices):
+    random = np.random.default_rng(users)
+    weights = random.uniform(0.05, 1.0, (users, choices)) * (random.uniform(size=(users, choices)) > 0.2)
+    weights[:, 0] = 0.5
+    joint_weights = np.array([np.prod(weights[range(users), one]) for one in np.ndindex(*[choices] * users)])
+    allowed = random.uniform(size=len(joint_weights)) > 0.4
+    allowed[0] = True
+    expected = np.where(allowed, joint_weights, 0.0)
+    expected /= expected.sum()
+    keys = jax.random.split(jax.random.key(3), 20_000)
+    one = functools.partial(joint.draw, weights=jnp.asarray(weights, jnp.float32), allowed=jnp.asarray(allowed))
+    drawn = np.asarray(jax.jit(jax.vmap(one))(keys))
+    found = np.bincount(drawn, minlength=len(expected)) / len(drawn)
+    assert (found[expected == 0.0] == 0.0).all()
+    np.testing.assert_allclose(found, expected, atol=5.0 * np.sqrt(expected.max() / len(drawn)))

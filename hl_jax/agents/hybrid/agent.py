@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from hl_jax.agents.hybrid.config import DqnConfig, HybridConfig, alpha_at
-from hl_jax.agents.hybrid.learner import UNSET, AgentState, EpochPlan, Goal, Learner
+from hl_jax.agents.hybrid.learner import Learner
+from hl_jax.agents.hybrid.state import UNSET, AgentState, EpochPlan, Goal
 from hl_jax.agents.world import Run, Totals, World, observed_levels, real_step
 from hl_jax.choices import MOST_JOINT_ACTIONS, joint_actions
 from hl_jax.objective import Penalty, sufficient_penalty

@@ -38,8 +38,9 @@ class HybridConfig:
     epsilon_epochs: float = option(0.25, "part of the epochs over which epsilon falls linearly", low=0.0, high=1.0)
     explore: str = option(
         "joint",
-        "what line 9 draws at random with probability epsilon: the joint action, or each device's choice by itself",
-        choices=("joint", "choice"),
+        "what line 9 draws at random with probability epsilon: the joint action, each device's choice by itself "
+        "(choice), or the same of those joint actions alone that keep the constraint, where Q knows it (feasible)",
+        choices=("joint", "choice", "feasible"),
     )
     model_penalty: str = option(
         "learned",
@@ -76,18 +77,34 @@ class HybridConfig:
         "them now",
         choices=("kept", "renewed"),
     )
-    head: int = option(
-        0,
-        "hidden units of a layer, shared by all devices, that makes what a choice adds from the device's and the "
-        "nodes' state; 0: it adds fixed numbers",
-        low=0,
-        high=4096,
+    suggested: str = option(
+        "model",
+        "whose best actions line 26 suggests: the system model's, or for one half Q's own (both), so that what Q takes "
+        "to be better than it is gets corrected",
+        choices=("model", "both"),
     )
+    tables: str = option(
+        "own",
+        "how a device's choice adds to what both networks predict: by numbers of its own; by numbers that all devices "
+        "share and a difference of its own (shared); or by such that follow from the device's and the nodes' state, "
+        "through a layer that all share (situated)",
+        choices=("own", "shared", "situated"),
+    )
+    own_decay: float = option(
+        0.0, "pull of the system model's differences between devices towards 0, instead of --weight_decay", low=0.0
+    )
+    head: int = option(64, "hidden units of the shared layer of --tables=situated", low=1, high=4096)
     width: int = option(64, "hidden units of the Q-network and of the system model", low=1, high=4096)
     batch: int = option(64, "transitions in a minibatch", low=1, high=2**16)
     q_learning_rate: float = option(5e-3, "Adam's step for the Q-network at the start", low=0.0, high=1.0)
     model_learning_rate: float = option(1e-2, "Adam's step for the system model at the start", low=0.0, high=1.0)
     learning_rate_end: float = option(0.02, "part of both steps that is left at the end (cosine)", low=0.0, high=1.0)
+    epoch_rate_end: float = option(
+        1.0,
+        "part of both steps that is left at the end of each epoch's learning of the model and planning (cosine)",
+        low=0.0,
+        high=1.0,
+    )
     direct_capacity: int = option(8192, "transitions D_direct holds", low=2, high=2**22, power_of_two=True)
     world_capacity: int = option(8192, "transitions D_world holds", low=2, high=2**22)
     plan_capacity: int = option(8192, "transitions D_plan holds", low=2, high=2**22, power_of_two=True)
@@ -104,6 +121,8 @@ class HybridConfig:
         check_options(self)
         if self.imagined == "renewed" and self.planning_step == "real":
             raise ValueError("--imagined: expected kept with --planning_step=real, found renewed")
+        if self.explore == "feasible" and self.q_penalty == "learned":
+            raise ValueError("--q_penalty: expected known with --explore=feasible, found learned")
         if self.q_penalty == "known" and self.model_penalty == "learned":
             raise ValueError("--model_penalty: expected known with --q_penalty=known, found learned")
         alpha_at(self.alpha_schedule, 1, self.epochs)

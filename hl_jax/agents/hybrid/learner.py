@@ -17,65 +17,24 @@ import optax
 
 from hl_jax.agents.hybrid import minima
 from hl_jax.agents.hybrid.config import HybridConfig
-from hl_jax.agents.hybrid.networks import JointValue, SituatedValue, SystemModel, features_of, obs_of, value_network
+from hl_jax.agents.hybrid.networks import (
+    OWN,
+    JointValue,
+    SituatedValue,
+    SystemModel,
+    features_of,
+    obs_of,
+    value_network,
+)
+from hl_jax.agents.hybrid.state import UNSET, AgentState, EpochPlan, Goal
 from hl_jax.choices import decode, encode, joint_actions
-from hl_jax.objective import Penalty, meets, penalty_ms
+from hl_jax.objective import meets, penalty_ms
 from hl_jax.replay import buffers, situated
 from hl_jax.search import joint
 
 ADAM = optax.scale_by_adam()
-UNSET = -1.0  # a goal's constraint before the first epoch's plan says what is asked
+LARGEST_VALUE = 1e30  # above all that is learned, below infinity
 LEAST_OBSERVED = 0.01  # in cost scales; what is imagined may be nearer to 0, or below it
-
-
-@chex.dataclass(frozen=True)
-class Goal:
-    """The orchestrator's Quality of Service Goal (section II-C), and what breaking it costs. Unset before an epoch."""
-
-    constraint: chex.Array  # [] least mean accuracy, %; negative: unset
-    missing: chex.Array  # [P] as in `objective.Penalty`
-    penalty_ms: chex.Array  # [P]
-
-    @classmethod
-    def of(cls, constraint: float, penalty: Penalty) -> Goal:
-        """A constraint (%) and its penalty as arrays."""
-        points = (jnp.asarray(values, jnp.float32) for values in (penalty.missing, penalty.ms))
-        return cls(constraint=jnp.float32(constraint), missing=next(points), penalty_ms=next(points))
-
-
-@chex.dataclass(frozen=True)
-class AgentState:
-    """Everything that a run changes: parameters, optimizers, the three buffers, counters and the key."""
-
-    key: chex.PRNGKey
-    obs: chex.Array  # [F] int8, the environment's current state s
-    q_params: Any
-    target_params: Any
-    q_optimizer: Any
-    model_params: Any
-    model_optimizer: Any
-    direct: buffers.Prioritized
-    world: buffers.Ring
-    plan: buffers.Keyed | situated.Situated
-    goal: Goal
-    minima: minima.Minima  # of the target network, since its last copy
-    real_steps: chex.Array  # every interaction with the environment, planning's included
-    model_steps: chex.Array
-
-
-@chex.dataclass(frozen=True)
-class EpochPlan:
-    """What the schedules say of one epoch (scalars)."""
-
-    direct_sessions: chex.Array
-    world_sessions: chex.Array
-    suggest_sessions: chex.Array
-    plan_sessions: chex.Array
-    epsilon: chex.Array
-    beta: chex.Array
-    q_learning_rate: chex.Array
-    model_learning_rate: chex.Array
-    goal: Goal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +50,14 @@ class Learner:
 
     @functools.cached_property
     def q_network(self) -> JointValue | SituatedValue:
-        return value_network(self.users, self.choices, self.config.width, self.config.head)
+        return value_network(self.users, self.choices, self.config.width, self.config.tables, self.config.head)
 
     @functools.cached_property
     def model(self) -> SystemModel:
-        return SystemModel(self.users, self.choices, self.config.width, len(self.levels), self.config.head)
+        config = self.config
+        return SystemModel(
+            self.users, self.choices, config.width, len(self.levels), tables=config.tables, head=config.head
+        )
 
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> AgentState:
         """Lines 1 to 3. `obs` [F] is the environment's first state; the key is consumed."""
@@ -140,11 +102,13 @@ class Learner:
 
     def _priced(self, values: chex.Array, goal: Goal) -> chex.Array:
         """Average response times of all joint actions ([A], in cost scales) with the penalty, which is known."""
-        table = jnp.tile(jnp.asarray(self.accuracy, jnp.float32), (self.users, 1))
-        accuracy = joint.sums(table) / self.users
         if self.config.q_penalty == "known":
-            return jnp.where(meets(accuracy, goal.constraint), values, jnp.inf)
-        return values + self._penalty(accuracy, goal)
+            return jnp.where(meets(self._accuracies(), goal.constraint), values, jnp.inf)
+        return values + self._penalty(self._accuracies(), goal)
+
+    def _accuracies(self) -> chex.Array:
+        """Mean accuracy of every joint action, %. [A]."""
+        return joint.sums(jnp.tile(jnp.asarray(self.accuracy, jnp.float32), (self.users, 1))) / self.users
 
     def _penalty(self, accuracy: chex.Array, goal: Goal) -> chex.Array:
         """What breaking the constraint costs at a mean accuracy (%), in cost scales. Same shape."""
@@ -172,11 +136,18 @@ class Learner:
         )
         return encode(jnp.where(which, drawn, self.joint(best)), self.choices)
 
+    def _feasible(self, agent: AgentState, key: chex.PRNGKey, epsilon: chex.Array) -> chex.Array:
+        """The same of joint actions that keep the constraint. The key is consumed."""
+        best = self.joint(self.greedy(agent.q_params, agent.obs, agent.goal))
+        weights = (1.0 - epsilon) * jax.nn.one_hot(best, self.choices) + epsilon / self.choices
+        return joint.draw(key, weights, meets(self._accuracies(), agent.goal.constraint))
+
     def act(self, agent: AgentState, epsilon: chex.Array) -> tuple[AgentState, chex.Array]:
         """Lines 9 and 10: epsilon-greedy joint action (index)."""
         key, explore_key, action_key = jax.random.split(agent.key, 3)
-        if self.config.explore == "choice":
-            return agent.replace(key=key), self._by_choice(agent, action_key, epsilon)
+        if self.config.explore != "joint":
+            drawn_by = self._by_choice if self.config.explore == "choice" else self._feasible
+            return agent.replace(key=key), drawn_by(agent, action_key, epsilon)
         explore = jax.random.uniform(explore_key) < epsilon
         # Drawn outside the branch: `vmap` turns the branches into a select, whose key would count as used twice.
         drawn = jax.random.randint(action_key, (), 0, joint_actions(self.users, self.choices))
@@ -218,8 +189,20 @@ class Learner:
     def _target_minimum(self, params: Any, goal: Goal, obs: chex.Array) -> chex.Array:
         return joint.best(self.q_values(params, obs, goal))[1]
 
+    def _left(self, step: chex.Array, steps: chex.Array) -> chex.Array:
+        """The part of a learning rate that is left at a `step` (0, …) of one epoch's `steps`."""
+        end = self.config.epoch_rate_end
+        if end == 1.0:
+            return jnp.float32(1.0)
+        return end + (1.0 - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * step / jnp.maximum(steps - 1, 1)))
+
     def _learn(
-        self, agent: AgentState, buffer: buffers.Prioritized, plan: EpochPlan, renewed: bool = False
+        self,
+        agent: AgentState,
+        buffer: buffers.Prioritized,
+        plan: EpochPlan,
+        rate: chex.Array,
+        renewed: bool = False,
     ) -> tuple[AgentState, buffers.Prioritized, chex.Array]:
         """Lines 14, 15 and 36, 37: one Adam step of Q on a prioritized minibatch. Returns also the mean |TD error|.
 
@@ -247,7 +230,7 @@ class Learner:
 
         gradient, errors = jax.grad(loss, has_aux=True)(agent.q_params)
         direction, optimizer = ADAM.update(gradient, agent.q_optimizer)
-        params = jax.tree.map(lambda p, d: p - plan.q_learning_rate * d, agent.q_params, direction)
+        params = jax.tree.map(lambda p, d: p - rate * d, agent.q_params, direction)
         buffer = buffers.update(buffer, batch.slots, errors, self.config.priority_exponent)
         agent = agent.replace(key=key, q_params=params, q_optimizer=optimizer, minima=cache)
         return agent, buffer, jnp.mean(jnp.abs(errors))
@@ -256,7 +239,7 @@ class Learner:
         """Lines 14 and 15."""
 
         def update(_: int, carry: AgentState) -> AgentState:
-            carry, buffer, _error = self._learn(carry, carry.direct, plan)
+            carry, buffer, _error = self._learn(carry, carry.direct, plan, plan.q_learning_rate)
             return carry.replace(direct=buffer)
 
         return jax.lax.fori_loop(0, self.config.direct_updates, update, agent)
@@ -266,6 +249,17 @@ class Learner:
         return agent.replace(target_params=agent.q_params, minima=minima.init(len(self.levels)))
 
     # -- System model ---------------------------------------------------------------------------------------------
+
+    def _decayed(self, direction: Any, params: Any) -> Any:
+        """The model's direction with the pull of its weights towards 0 (AdamW)."""
+        config = self.config
+        if config.weight_decay == config.own_decay == 0.0:
+            return direction
+
+        def one(path: Any, part: chex.Array, weights: chex.Array) -> chex.Array:
+            return part + (config.own_decay if path[-1].key == OWN else config.weight_decay) * weights
+
+        return jax.tree_util.tree_map_with_path(one, direction, params)
 
     def fit_model(self, agent: AgentState, plan: EpochPlan) -> tuple[AgentState, chex.Array]:
         """Lines 18 to 20. Returns also the last minibatch's loss."""
@@ -280,18 +274,19 @@ class Learner:
 
             return jnp.mean(jax.vmap(one)(batch.obs, actions, batch.cost, batch.next_obs))
 
-        def update(_: int, carry: tuple[AgentState, chex.Array]) -> tuple[AgentState, chex.Array]:
+        sessions = jnp.where(buffers.ring_size(agent.world) > 0, plan.world_sessions, 0)
+
+        def update(session: chex.Array, carry: tuple[AgentState, chex.Array]) -> tuple[AgentState, chex.Array]:
             agent, _loss = carry
+            rate = plan.model_learning_rate * self._left(session, sessions)
             key, sample_key = jax.random.split(agent.key)
             batch = buffers.sample_ring(agent.world, sample_key, self.config.batch)
             value, gradient = jax.value_and_grad(loss)(agent.model_params, batch)
             direction, optimizer = ADAM.update(gradient, agent.model_optimizer)
-            if decay := self.config.weight_decay:
-                direction = jax.tree.map(lambda d, p: d + decay * p, direction, agent.model_params)
-            params = jax.tree.map(lambda p, d: p - plan.model_learning_rate * d, agent.model_params, direction)
+            direction = self._decayed(direction, agent.model_params)
+            params = jax.tree.map(lambda p, d: p - rate * d, agent.model_params, direction)
             return agent.replace(key=key, model_params=params, model_optimizer=optimizer), value
 
-        sessions = jnp.where(buffers.ring_size(agent.world) > 0, plan.world_sessions, 0)
         return jax.lax.fori_loop(0, sessions, update, (agent, jnp.float32(0.0)))
 
     def model_values(self, agent: AgentState, obs: chex.Array) -> chex.Array:
@@ -325,10 +320,20 @@ class Learner:
         # Without a real step so far none was seen but the current one.
         return agent.replace(key=key), jnp.where(buffers.ring_size(agent.world) > 0, drawn, obs)
 
+    def _suggested(self, agent: AgentState, obs: chex.Array, values: chex.Array) -> chex.Array:
+        """Line 26: the K best by the model's `values` [A], or half of them by Q, each once. [K]."""
+        k = min(self.config.k_best, values.shape[0])
+        if self.config.suggested == "model":
+            return joint.k_best(values, k)[0]
+        models, _ = joint.k_best(values, k - k // 2)
+        # What is out of the question for Q comes after all else, but before what the model has suggested.
+        own = jnp.minimum(self.q_values(agent.q_params, obs, agent.goal), LARGEST_VALUE)
+        return jnp.concatenate([models, joint.k_best(own.at[models].set(jnp.inf), k // 2)[0]])
+
     def suggest(self, agent: AgentState, obs: chex.Array) -> tuple[AgentState, chex.Array, chex.Array]:
         """Lines 24 to 27: the K best joint actions ([K]; all if fewer), the imagined next state after the best."""
         values = self.model_values(agent, obs)
-        actions, _ = joint.k_best(values, min(self.config.k_best, values.shape[0]))
+        actions = self._suggested(agent, obs, values)
         _, following = self.imagine(agent, obs, actions[0])
         return agent.replace(model_steps=agent.model_steps + 1), actions, following
 
@@ -370,13 +375,14 @@ class Learner:
 
     def learn_plan(self, agent: AgentState, plan: EpochPlan) -> tuple[AgentState, chex.Array]:
         """Lines 35 to 37. Returns also the last minibatch's mean |TD error|."""
-
-        def update(_: int, carry: tuple[AgentState, chex.Array]) -> tuple[AgentState, chex.Array]:
-            agent, _error = carry
-            renewed = self.config.imagined == "renewed"
-            agent, buffer, error = self._learn(agent, agent.plan.prioritized, plan, renewed)
-            return agent.replace(plan=dataclasses.replace(agent.plan, prioritized=buffer)), error
-
         # Without a suggestion so far D_plan is empty: nothing is there to learn from.
         sessions = jnp.where(buffers.ring_size(agent.plan.prioritized.ring) > 0, plan.plan_sessions, 0)
+
+        def update(session: chex.Array, carry: tuple[AgentState, chex.Array]) -> tuple[AgentState, chex.Array]:
+            agent, _error = carry
+            rate = plan.q_learning_rate * self._left(session, sessions)
+            renewed = self.config.imagined == "renewed"
+            agent, buffer, error = self._learn(agent, agent.plan.prioritized, plan, rate, renewed)
+            return agent.replace(plan=dataclasses.replace(agent.plan, prioritized=buffer)), error
+
         return jax.lax.fori_loop(0, sessions, update, (agent, jnp.float32(0.0)))

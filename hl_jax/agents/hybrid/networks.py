@@ -24,34 +24,55 @@ from hl_jax.search.joint import Separable
 START = nn.initializers.normal(0.02)
 
 
+# Tables that all devices share can start larger: each hidden unit then counts who chose what, which is the form that
+# contention has, and not a direction of its own in each device's choices.
+SHARED_START = nn.initializers.normal(0.1)
+OWN = "own"  # the parameter that tells one device from the others, where the rest is shared
+
+
 class JointValue(nn.Module):
     """A scalar of (state, joint action): the Q-network, and the system model's cost."""
 
     users: int
     choices: int
     width: int
+    shared: bool = False  # whether devices have one table, and each a difference from it
 
     def setup(self) -> None:
         self.from_state = nn.Dense(self.width, kernel_init=START)
-        self.from_action = self.param("from_action", START, (self.users, self.choices, self.width))
+        if self.shared:
+            self.of_all = self.param("shared", SHARED_START, (self.choices, self.width + 1))
+            self.own = self.param(OWN, nn.initializers.zeros, (self.users, self.choices, self.width + 1))
+        else:
+            self.from_action = self.param("from_action", START, (self.users, self.choices, self.width))
         self.output = self.param("output", START, (self.width,))
         self.skip_state = nn.Dense(1, kernel_init=START)
-        self.skip_action = self.param("skip_action", nn.initializers.zeros, (self.users, self.choices))
+        if not self.shared:
+            self.skip_action = self.param("skip_action", nn.initializers.zeros, (self.users, self.choices))
+
+    def _tables(self) -> tuple[chex.Array, chex.Array]:
+        """What each choice adds to the hidden units ([N, C, H]) and to the value ([N, C])."""
+        if not self.shared:
+            return self.from_action, self.skip_action
+        tables = self.of_all[None] + self.own
+        return tables[:, :, 1:], tables[:, :, 0]
 
     def __call__(self, features: chex.Array, action: chex.Array) -> chex.Array:
         """Value of one joint action. `features` [F] float32, `action` [N] int32; returns a scalar."""
         chosen = jax.nn.one_hot(action, self.choices).reshape(-1)
-        hidden = self.from_state(features) + chosen @ self.from_action.reshape(-1, self.width)
-        linear = self.skip_state(features)[0] + chosen @ self.skip_action.reshape(-1)
+        adds, skip = self._tables()
+        hidden = self.from_state(features) + chosen @ adds.reshape(-1, self.width)
+        linear = self.skip_state(features)[0] + chosen @ skip.reshape(-1)
         return nn.relu(hidden) @ self.output + linear
 
     def separable(self, features: chex.Array) -> Separable:
         """The same function of the action alone, for one state, as the exact search reads it."""
+        adds, skip = self._tables()
         return Separable(
             base=self.from_state(features),
-            hidden=self.from_action,
+            hidden=adds,
             output=self.output,
-            skip=self.skip_action,
+            skip=skip,
             constant=self.skip_state(features)[0],
         )
 
@@ -71,7 +92,7 @@ class SituatedValue(nn.Module):
     def setup(self) -> None:
         self.shared = nn.Dense(self.head)
         self.tables = nn.Dense(self.choices * (self.width + 1), kernel_init=START)
-        self.own = self.param("own", nn.initializers.zeros, (self.users, self.choices, self.width + 1))
+        self.own = self.param(OWN, nn.initializers.zeros, (self.users, self.choices, self.width + 1))
         self.from_state = nn.Dense(self.width, kernel_init=START)
         self.output = self.param("output", START, (self.width,))
         self.skip_state = nn.Dense(1, kernel_init=START)
@@ -95,9 +116,11 @@ class SituatedValue(nn.Module):
         )
 
 
-def value_network(users: int, choices: int, width: int, head: int) -> JointValue | SituatedValue:
-    """The network of a value: with fixed tables if `head` is 0, else with tables from the state."""
-    return SituatedValue(users, choices, width, head) if head else JointValue(users, choices, width)
+def value_network(users: int, choices: int, width: int, tables: str, head: int) -> JointValue | SituatedValue:
+    """The network of a value: its `tables` own, shared, or from the state by a layer of `head` units (situated)."""
+    if tables == "situated":
+        return SituatedValue(users, choices, width, head)
+    return JointValue(users, choices, width, shared=tables == "shared")
 
 
 class SystemModel(nn.Module):
@@ -107,10 +130,11 @@ class SystemModel(nn.Module):
     choices: int
     width: int
     components: int  # F
-    head: int = 0  # as `value_network` reads it
+    tables: str = "own"  # as `value_network` reads it
+    head: int = 0
 
     def setup(self) -> None:
-        self.cost = value_network(self.users, self.choices, self.width, self.head)
+        self.cost = value_network(self.users, self.choices, self.width, self.tables, self.head)
         # Layers of its own: what a monitor will show must not disturb the cost.
         self.hidden = nn.Dense(self.width)
         self.following = nn.Dense(self.components)

@@ -15,7 +15,8 @@ from hl_jax import evaluation, simulator, training
 from hl_jax.agents.hybrid import agent as hybrid
 from hl_jax.agents.hybrid.agent import Hybrid
 from hl_jax.agents.hybrid.config import HybridConfig
-from hl_jax.agents.hybrid.learner import Goal, Learner
+from hl_jax.agents.hybrid.learner import Learner
+from hl_jax.agents.hybrid.state import Goal
 from hl_jax.agents.world import Run, compiled_world
 from hl_jax.objective import Penalty, sufficient_penalty
 from hl_jax.optimum import oracle

@@ -13,8 +13,8 @@ import pytest
 from hl_jax import evaluation, simulator, training
 from hl_jax.agents.hybrid import agent as hybrid
 from hl_jax.agents.hybrid.config import DqnConfig, HybridConfig
-from hl_jax.agents.hybrid.learner import Goal
-from hl_jax.agents.hybrid.networks import SituatedValue, features_of
+from hl_jax.agents.hybrid.networks import JointValue, SituatedValue, features_of
+from hl_jax.agents.hybrid.state import Goal
 from hl_jax.agents.world import misfit, observed_levels
 from hl_jax.choices import joint_actions
 from hl_jax.objective import Penalty, meets, sufficient_penalty
@@ -44,6 +44,7 @@ KNOWN = HybridConfig(
     plan_start="seen",
     imagined="renewed",
     weight_decay=1e-3,
+    tables="situated",
     head=16,
     width=8,
     direct_capacity=256,
@@ -52,9 +53,11 @@ KNOWN = HybridConfig(
 )
 
 
-def test_value_networks_are_what_the_exact_search_reads():
+@pytest.mark.parametrize(
+    "network", [SituatedValue(3, 4, width=5, head=6), JointValue(3, 4, width=5, shared=True), JointValue(3, 4, width=5)]
+)
+def test_value_networks_are_what_the_exact_search_reads(network):
     users, choices = 3, 4
-    network = SituatedValue(users, choices, width=5, head=6)
     features = jnp.asarray(np.random.default_rng(0).uniform(size=3 * users + 6), jnp.float32)
     params = network.init(jax.random.key(0), features, jnp.zeros(users, jnp.int32))
     random = np.random.default_rng(1)
@@ -78,6 +81,87 @@ def test_devices_in_the_same_state_are_alike_until_their_own_tables_say_otherwis
         own = {"params": params["params"] | {"own": params["params"]["own"].at[place].add(1.0)}}
         first, second = (network.apply(own, features, jnp.array(one)) for one in ([0, 2], [2, 0]))
         assert bool(np.isclose(first, second, rtol=1e-6)) == same
+
+
+def test_shared_tables_tell_devices_apart_by_their_own_alone():
+    network = JointValue(users=2, choices=3, width=4, shared=True)
+    features = features_of(jnp.array([0, 1, 1, 0, 0, 1, 3, 2, 0, 1, 0, 0]), LEVELS)  # not the same state
+    params = network.init(jax.random.key(1), features, jnp.zeros(2, jnp.int32))
+    first, second = (network.apply(params, features, jnp.array(one)) for one in ([0, 2], [2, 0]))
+    np.testing.assert_allclose(first, second, rtol=1e-6)
+    own = {"params": params["params"] | {"own": params["params"]["own"].at[0, 0].add(1.0)}}
+    first, second = (network.apply(own, features, jnp.array(one)) for one in ([0, 2], [2, 0]))
+    assert abs(first - second) > 0.1
+
+
+@pytest.mark.parametrize("tables", ["own", "shared", "situated"])
+def test_only_differences_between_devices_are_pulled_by_their_decay(tables):
+    config = dataclasses.replace(KNOWN, tables=tables, weight_decay=0.25, own_decay=2.0)
+    learner = hybrid.make(config, SCENARIO).learner
+    params = learner.init(jax.random.key(0), simulator.observe(_idle()[1])).model_params
+    ones, nothing = (jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value), params) for value in (1.0, 0.0))
+    pulled = jax.tree_util.tree_leaves_with_path(learner._decayed(nothing, ones))
+    own = {str(path) for path, _ in pulled if "'own'" in str(path)}
+    assert len(own) == (tables != "own")
+    for path, leaf in pulled:
+        assert (leaf == (2.0 if str(path) in own else 0.25)).all(), path
+    without = hybrid.make(dataclasses.replace(config, weight_decay=0.0, own_decay=0.0), SCENARIO).learner
+    assert without._decayed(nothing, ones) is nothing
+
+
+@pytest.mark.parametrize(("end", "steps"), [(1.0, 5), (0.1, 5), (0.0, 2), (0.1, 1)])
+def test_a_rate_falls_within_the_epoch(end, steps):
+    learner = hybrid.make(dataclasses.replace(KNOWN, epoch_rate_end=end), SCENARIO).learner
+    left = [float(learner._left(jnp.int32(step), jnp.int32(steps))) for step in range(steps)]
+    assert left[0] == 1.0
+    assert left == sorted(left, reverse=True)
+    if steps > 1:
+        assert left[-1] == pytest.approx(end, abs=1e-6)
+    if steps == 5:
+        assert left[2] == pytest.approx((1.0 + end) / 2.0)
+
+
+@pytest.mark.parametrize("constraint", [0.0, 80.0, 90.0])
+def test_one_half_of_the_suggestions_is_qs_own(constraint):
+    asked = dataclasses.replace(SCENARIO, constraint=constraint)
+    _, state, *_ = trained(80.0)
+    learners = [hybrid.make(dataclasses.replace(KNOWN, suggested=one), asked).learner for one in ("model", "both")]
+    state = learners[0].asked(state.replace(goal=state.goal.replace(constraint=jnp.float32(-1.0))), _goal(asked))
+    models, both = (np.asarray(learner.suggest(state, state.obs)[1]) for learner in learners)
+    values = np.asarray(learners[0].q_values(state.q_params, state.obs, state.goal))
+    assert len(both) == len(set(both.tolist())) == KNOWN.k_best
+    np.testing.assert_array_equal(both[:5], models[:5])
+    others = np.setdiff1d(np.arange(ACTIONS), models[:5])
+    np.testing.assert_allclose(values[both[5:]], np.sort(values[others])[:5])
+
+
+@pytest.mark.parametrize("constraint", [0.0, 80.0, 90.0])
+def test_exploring_keeps_a_known_constraint(constraint):
+    asked = dataclasses.replace(SCENARIO, constraint=constraint)
+    agent = hybrid.make(dataclasses.replace(KNOWN, explore="feasible"), asked)
+    learner = agent.learner
+    state = learner.asked(learner.init(jax.random.key(0), simulator.observe(_idle()[1])), agent.plan(1).goal)
+    accuracy = np.array(asked.choice_accuracy())
+    act = jax.jit(lambda key, epsilon: learner.act(state.replace(key=key), epsilon)[1])
+    for epsilon in (0.0, 0.3, 1.0):
+        chosen = [int(act(key, epsilon)) for key in jax.random.split(jax.random.key(1), 60)]
+        kept = [
+            meets(float(np.mean(accuracy[np.asarray(learner.joint(jnp.int32(one)))])), constraint) for one in chosen
+        ]
+        assert all(kept)
+        assert (
+            len(set(chosen)) > 1
+            if epsilon
+            else set(chosen) == {int(learner.greedy(state.q_params, state.obs, state.goal))}
+        )
+
+
+def _idle():
+    return simulator.Orchestration().reset(jax.random.key(0), simulator.make_params(SCENARIO))
+
+
+def _goal(scenario):
+    return hybrid.make(KNOWN, scenario).plan(1).goal
 
 
 @pytest.mark.parametrize("constraint", [0.0, 75.0, 80.0, 88.0, 90.0])
@@ -251,7 +335,8 @@ def test_renewed_costs_are_the_models_and_kept_ones_are_not():
     [
         ({"imagined": "renewed", "planning_step": "real"}, "--imagined: expected kept with --planning_step=real"),
         ({"q_penalty": "known"}, "--model_penalty: expected known with --q_penalty=known, found learned"),
-        ({"explore": "device"}, "--explore: expected one of joint, choice, found 'device'"),
+        ({"explore": "device"}, "--explore: expected one of joint, choice, feasible, found 'device'"),
+        ({"explore": "feasible"}, "--q_penalty: expected known with --explore=feasible, found learned"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, message):
@@ -265,7 +350,9 @@ def test_what_must_be_known_has_to_be_given():
 
 
 def test_direct_rl_alone_may_know_it_too():
-    config = DqnConfig(epochs=2, direct_sessions=30, q_penalty="known", model_penalty="known", explore="choice", head=8)
+    config = DqnConfig(
+        epochs=2, direct_sessions=30, q_penalty="known", model_penalty="known", explore="choice", tables="shared"
+    )
     agent = hybrid.make_direct(config, SCENARIO)
     params = training.params_for(agent, SCENARIO)
     run = training.init(agent, jnp.int32(0), params)

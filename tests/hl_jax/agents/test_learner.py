@@ -16,8 +16,9 @@ import pytest
 
 from hl_jax.agents.hybrid import agent as hybrid
 from hl_jax.agents.hybrid.config import HybridConfig
-from hl_jax.agents.hybrid.learner import AgentState, EpochPlan, Goal, Learner
+from hl_jax.agents.hybrid.learner import Learner
 from hl_jax.agents.hybrid.networks import features_of, obs_of
+from hl_jax.agents.hybrid.state import AgentState, EpochPlan, Goal
 from hl_jax.objective import Penalty
 from hl_jax.replay import buffers, sum_tree
 from hl_jax.simulator import observation_levels

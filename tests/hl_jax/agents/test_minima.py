@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from hl_jax.agents.hybrid import minima
 from hl_jax.agents.hybrid.config import HybridConfig
-from hl_jax.agents.hybrid.learner import Goal, Learner
+from hl_jax.agents.hybrid.learner import Learner
+from hl_jax.agents.hybrid.state import Goal
 from hl_jax.objective import Penalty
 from hl_jax.simulator import observation_levels
 
