@@ -60,7 +60,7 @@ class HybridConfig:
         "hundredth of --cost_scale_ms), since noise and tolerance are in proportion to it",
         choices=("squared", "relative"),
     )
-    weight_decay: float = option(0.0, "pull of the system model's weights towards 0 (AdamW)", low=0.0, high=1.0)
+    weight_decay: float = option(0.0, "pull of both networks' weights towards 0 (AdamW)", low=0.0, high=1.0)
     plan_key: str = option(
         "action",
         "by what line 29 tells whether D_plan holds a suggestion: its action, or its state and action",
@@ -83,17 +83,22 @@ class HybridConfig:
         "to be better than it is gets corrected",
         choices=("model", "both"),
     )
-    tables: str = option(
+    choice_tables: str = option(
         "own",
-        "how a device's choice adds to what both networks predict: by numbers of its own; by numbers that all devices "
-        "share and a difference of its own (shared); or by such that follow from the device's and the nodes' state, "
-        "through a layer that all share (situated)",
-        choices=("own", "shared", "situated"),
+        "by what a device's choice adds to what both networks predict: numbers of its own, or numbers that all devices "
+        "share and a difference of its own (shared)",
+        choices=("own", "shared"),
     )
     own_decay: float = option(
-        0.0, "pull of the system model's differences between devices towards 0, instead of --weight_decay", low=0.0
+        0.0, "pull of both networks' differences between devices towards 0, instead of --weight_decay", low=0.0
     )
-    head: int = option(64, "hidden units of the shared layer of --tables=situated", low=1, high=4096)
+    head: int = option(
+        0,
+        "hidden units of a layer, shared by all devices, that makes what a choice adds from the device's and the "
+        "nodes' state, beside a difference of its own; 0: it adds fixed numbers, as --choice_tables says",
+        low=0,
+        high=4096,
+    )
     width: int = option(64, "hidden units of the Q-network and of the system model", low=1, high=4096)
     batch: int = option(64, "transitions in a minibatch", low=1, high=2**16)
     q_learning_rate: float = option(5e-3, "Adam's step for the Q-network at the start", low=0.0, high=1.0)

@@ -50,13 +50,13 @@ class Learner:
 
     @functools.cached_property
     def q_network(self) -> JointValue | SituatedValue:
-        return value_network(self.users, self.choices, self.config.width, self.config.tables, self.config.head)
+        return value_network(self.users, self.choices, self.config.width, self.config.choice_tables, self.config.head)
 
     @functools.cached_property
     def model(self) -> SystemModel:
         config = self.config
         return SystemModel(
-            self.users, self.choices, config.width, len(self.levels), tables=config.tables, head=config.head
+            self.users, self.choices, config.width, len(self.levels), tables=config.choice_tables, head=config.head
         )
 
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> AgentState:
@@ -230,6 +230,7 @@ class Learner:
 
         gradient, errors = jax.grad(loss, has_aux=True)(agent.q_params)
         direction, optimizer = ADAM.update(gradient, agent.q_optimizer)
+        direction = self._decayed(direction, agent.q_params)
         params = jax.tree.map(lambda p, d: p - rate * d, agent.q_params, direction)
         buffer = buffers.update(buffer, batch.slots, errors, self.config.priority_exponent)
         agent = agent.replace(key=key, q_params=params, q_optimizer=optimizer, minima=cache)
@@ -251,7 +252,7 @@ class Learner:
     # -- System model ---------------------------------------------------------------------------------------------
 
     def _decayed(self, direction: Any, params: Any) -> Any:
-        """The model's direction with the pull of its weights towards 0 (AdamW)."""
+        """An optimizer's direction with the pull of the weights towards 0 (AdamW)."""
         config = self.config
         if config.weight_decay == config.own_decay == 0.0:
             return direction

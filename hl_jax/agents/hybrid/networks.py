@@ -117,8 +117,8 @@ class SituatedValue(nn.Module):
 
 
 def value_network(users: int, choices: int, width: int, tables: str, head: int) -> JointValue | SituatedValue:
-    """The network of a value: its `tables` own, shared, or from the state by a layer of `head` units (situated)."""
-    if tables == "situated":
+    """The network of a value: its `tables` own or shared, or made from the state by a layer of `head` units."""
+    if head:
         return SituatedValue(users, choices, width, head)
     return JointValue(users, choices, width, shared=tables == "shared")
 

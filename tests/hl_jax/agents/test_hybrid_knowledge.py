@@ -44,7 +44,6 @@ KNOWN = HybridConfig(
     plan_start="seen",
     imagined="renewed",
     weight_decay=1e-3,
-    tables="situated",
     head=16,
     width=8,
     direct_capacity=256,
@@ -94,15 +93,15 @@ def test_shared_tables_tell_devices_apart_by_their_own_alone():
     assert abs(first - second) > 0.1
 
 
-@pytest.mark.parametrize("tables", ["own", "shared", "situated"])
-def test_only_differences_between_devices_are_pulled_by_their_decay(tables):
-    config = dataclasses.replace(KNOWN, tables=tables, weight_decay=0.25, own_decay=2.0)
+@pytest.mark.parametrize(("tables", "head"), [("own", 0), ("shared", 0), ("own", 4)])
+def test_only_differences_between_devices_are_pulled_by_their_decay(tables, head):
+    config = dataclasses.replace(KNOWN, choice_tables=tables, head=head, weight_decay=0.25, own_decay=2.0)
     learner = hybrid.make(config, SCENARIO).learner
     params = learner.init(jax.random.key(0), simulator.observe(_idle()[1])).model_params
     ones, nothing = (jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value), params) for value in (1.0, 0.0))
     pulled = jax.tree_util.tree_leaves_with_path(learner._decayed(nothing, ones))
     own = {str(path) for path, _ in pulled if "'own'" in str(path)}
-    assert len(own) == (tables != "own")
+    assert len(own) == (head > 0 or tables == "shared")
     for path, leaf in pulled:
         assert (leaf == (2.0 if str(path) in own else 0.25)).all(), path
     without = hybrid.make(dataclasses.replace(config, weight_decay=0.0, own_decay=0.0), SCENARIO).learner
@@ -351,7 +350,7 @@ def test_what_must_be_known_has_to_be_given():
 
 def test_direct_rl_alone_may_know_it_too():
     config = DqnConfig(
-        epochs=2, direct_sessions=30, q_penalty="known", model_penalty="known", explore="choice", tables="shared"
+        epochs=2, direct_sessions=30, q_penalty="known", model_penalty="known", explore="choice", choice_tables="shared"
     )
     agent = hybrid.make_direct(config, SCENARIO)
     params = training.params_for(agent, SCENARIO)
