@@ -90,7 +90,10 @@ class HybridConfig:
         choices=("own", "shared"),
     )
     own_decay: float = option(
-        0.0, "pull of both networks' differences between devices towards 0, instead of --weight_decay", low=0.0
+        0.0,
+        "pull of both networks' differences between devices towards 0, instead of --weight_decay",
+        low=0.0,
+        high=100.0,
     )
     head: int = option(
         0,
