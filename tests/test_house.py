@@ -7,7 +7,6 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import types
 
 import pytest
 
@@ -26,15 +25,35 @@ def called_names(source: str) -> set[str]:
     return {ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)}
 
 
+SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+INNER = (*SCOPES, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def local_names(function: ast.AST) -> set[str]:
+    """Names that a function binds, its arguments included; not those of what is inside it, comprehensions included.
+
+    The compiler says something else from one version of Python to the next.
+    """
+    found, waiting = set(), list(ast.iter_child_nodes(function))
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.arg):
+            found.add(node.arg)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.alias):
+            found.add((node.asname or node.name).split(".")[0])
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler)) and node.name:
+            found.add(node.name)
+        if not isinstance(node, INNER):
+            waiting += ast.iter_child_nodes(node)
+    return found
+
+
 def crowded(source: str, most: int = MOST_LOCALS) -> list[str]:
     """Functions of a file, nested ones included, that have more local names than a reader can keep."""
-    found, waiting = [], [compile(source, "source", "exec")]
-    while waiting:
-        code = waiting.pop()
-        if len({*code.co_varnames, *code.co_cellvars}) > most:
-            found.append(code.co_name)
-        waiting += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
-    return found
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, SCOPES)]
+    return [getattr(one, "name", "<lambda>") for one in functions if len(local_names(one)) > most]
 
 
 def violations(root: pathlib.Path) -> list[str]:
