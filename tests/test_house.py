@@ -26,6 +26,7 @@ def called_names(source: str) -> set[str]:
 
 
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler, ast.MatchAs)
 INNER = (*SCOPES, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -43,7 +44,10 @@ def local_names(function: ast.AST) -> set[str]:
             found.add(node.id)
         elif isinstance(node, ast.alias):
             found.add((node.asname or node.name).split(".")[0])
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler)) and node.name:
+        elif (
+            isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler, ast.MatchAs))
+            and node.name
+        ):
             found.add(node.name)
         if not isinstance(node, INNER):
             waiting += ast.iter_child_nodes(node)
@@ -109,10 +113,10 @@ BY_TEXT = "imports by a text, which no contract sees"
 BOTH = f"imports both hl_jax and edge_cloud, which only {ADAPTER} may"
 
 
-def _many(names: int) -> str:
-    """A function inside another, with so many local names."""
+def _many(names: int, more: str = "pass") -> str:
+    """A function inside another, with so many local names and one more line."""
     body = "".join(f"        x{index} = {index}\n" for index in range(names))
-    return f"def outer():\n    def inner():\n{body}    return inner\n"
+    return f"def outer():\n    def inner():\n{body}        {more}\n    return inner\n"
 
 
 @pytest.mark.parametrize(
@@ -134,6 +138,8 @@ def _many(names: int) -> str:
         ("hl_jax/planted.py", "x = 1\n" * 400, []),
         ("hl_jax/planted.py", _many(26), ["hl_jax/planted.py has over 25 locals in inner"]),
         ("hl_jax/planted.py", _many(25), []),
+        ("hl_jax/planted.py", _many(25, "[y for y in [(lambda z: z)]]"), []),
+        ("hl_jax/planted.py", _many(25, "for y in []: pass"), ["hl_jax/planted.py has over 25 locals in inner"]),
         (ADAPTER, "import hl_jax.simulator\nimport edge_cloud.node", []),
         ("launch/planted.py", "import os\nfrom launch import host\nimport hl_jax.scenario", []),
     ],

@@ -196,6 +196,17 @@ class Learner:
             return jnp.float32(1.0)
         return end + (1.0 - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * step / jnp.maximum(steps - 1, 1)))
 
+    def _decayed(self, direction: Any, params: Any) -> Any:
+        """An optimizer's direction with the pull of the weights towards 0 (AdamW)."""
+        config = self.config
+        if config.weight_decay == config.own_decay == 0.0:
+            return direction
+
+        def one(path: Any, part: chex.Array, weights: chex.Array) -> chex.Array:
+            return part + (config.own_decay if path[-1].key == OWN else config.weight_decay) * weights
+
+        return jax.tree_util.tree_map_with_path(one, direction, params)
+
     def _learn(
         self,
         agent: AgentState,
@@ -250,17 +261,6 @@ class Learner:
         return agent.replace(target_params=agent.q_params, minima=minima.init(len(self.levels)))
 
     # -- System model ---------------------------------------------------------------------------------------------
-
-    def _decayed(self, direction: Any, params: Any) -> Any:
-        """An optimizer's direction with the pull of the weights towards 0 (AdamW)."""
-        config = self.config
-        if config.weight_decay == config.own_decay == 0.0:
-            return direction
-
-        def one(path: Any, part: chex.Array, weights: chex.Array) -> chex.Array:
-            return part + (config.own_decay if path[-1].key == OWN else config.weight_decay) * weights
-
-        return jax.tree_util.tree_map_with_path(one, direction, params)
 
     def fit_model(self, agent: AgentState, plan: EpochPlan) -> tuple[AgentState, chex.Array]:
         """Lines 18 to 20. Returns also the last minibatch's loss."""
@@ -351,6 +351,8 @@ class Learner:
         else:
             known = buffers.contains(agent.plan, actions)
             agent = agent.replace(plan=buffers.move(agent.plan, actions, state))
+        if self.config.q_penalty == "known":  # what is out of the question isn't tried, where fewer than K are left
+            known = known | ~meets(self._accuracies()[actions], agent.goal.constraint)
         return agent, actions[jnp.argsort(known, stable=True)], jnp.sum(~known, dtype=jnp.int32)
 
     def _put(self, plan: buffers.Keyed | situated.Situated, item: buffers.Transition) -> Any:

@@ -155,6 +155,37 @@ def test_exploring_keeps_a_known_constraint(constraint):
         )
 
 
+@pytest.mark.parametrize("step", ["real", "model"])
+def test_planning_tries_nothing_that_is_out_of_the_question(step):
+    """At 90 % fewer joint actions than K keep the constraint."""
+    asked = dataclasses.replace(SCENARIO, constraint=90.0)
+    config = dataclasses.replace(
+        KNOWN, planning_step=step, imagined="kept", explore="feasible", suggested="both", k_best=ACTIONS
+    )
+    agent = hybrid.make(config, asked)
+    params = training.params_for(agent, asked)
+    starts = evaluation.start_states(jax.random.key(0), params, 1)
+    run, report = training.programs(agent)[1](
+        training.programs(agent)[0](jnp.array([0], jnp.int32), params), agent.plan(1), params, starts
+    )
+    assert report.totals.steps[0] > 0
+    assert report.totals.infeasible[0] == 0.0
+    ring = run.agent.plan.prioritized.ring
+    tried = np.asarray(ring.data.action[0])[: int(ring.count[0])]
+    accuracy = np.array(asked.choice_accuracy())
+    assert len(tried) > 0
+    assert all(meets(accuracy[np.array(np.unravel_index(one, (5, 5)))].mean(), 90.0) for one in tried)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_few_suggestions_are_the_models_first(k):
+    _, state, *_ = trained(80.0)
+    learner = hybrid.make(dataclasses.replace(KNOWN, suggested="both", k_best=k), SCENARIO).learner
+    found = np.asarray(learner.suggest(state, state.obs)[1])
+    assert len(found) == len(set(found.tolist())) == k
+    assert found[0] == int(jnp.argmin(learner.model_values(state, state.obs)))
+
+
 def _idle():
     return simulator.Orchestration().reset(jax.random.key(0), simulator.make_params(SCENARIO))
 
