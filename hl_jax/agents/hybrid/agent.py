@@ -56,11 +56,12 @@ def direct_rl(learner: Learner, world: World, run: Run, plan: EpochPlan) -> Run:
         run, obs, info = real_step(world, run, learner.joint(action))
         return run.replace(agent=learner.observe(agent, action, info["cost_ms"], info["art_ms"], obs))
 
-    def session(run: Run) -> Run:
+    def session(carry: tuple[Run, chex.Array]) -> tuple[Run, chex.Array]:
+        run, number = carry
         run = world.repeat(learner.config.direct_steps, step, run)
-        return run.replace(agent=learner.learn_direct(run.agent, plan))
+        return run.replace(agent=learner.learn_direct(run.agent, plan, number)), number + 1
 
-    run = world.repeat(plan.direct_sessions, session, run)
+    run, _ = world.repeat(plan.direct_sessions, session, (run, jnp.int32(0)))
     return run.replace(agent=learner.copy_target(run.agent))
 
 

@@ -109,7 +109,8 @@ class HybridConfig:
     learning_rate_end: float = option(0.02, "part of both steps that is left at the end (cosine)", low=0.0, high=1.0)
     epoch_rate_end: float = option(
         1.0,
-        "part of both steps that is left at the end of each epoch's learning of the model and planning (cosine)",
+        "part of both steps that is left at the end of each phase of an epoch: direct RL, learning the model, planning "
+        "(cosine)",
         low=0.0,
         high=1.0,
     )

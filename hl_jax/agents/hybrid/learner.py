@@ -247,14 +247,16 @@ class Learner:
         agent = agent.replace(key=key, q_params=params, q_optimizer=optimizer, minima=cache)
         return agent, buffer, jnp.mean(jnp.abs(errors))
 
-    def learn_direct(self, agent: AgentState, plan: EpochPlan) -> AgentState:
-        """Lines 14 and 15."""
+    def learn_direct(self, agent: AgentState, plan: EpochPlan, session: chex.Array) -> AgentState:
+        """Lines 14 and 15 of a direct `session` (0, …)."""
+        updates = self.config.direct_updates
 
-        def update(_: int, carry: AgentState) -> AgentState:
-            carry, buffer, _error = self._learn(carry, carry.direct, plan, plan.q_learning_rate)
+        def update(number: chex.Array, carry: AgentState) -> AgentState:
+            rate = plan.q_learning_rate * self._left(session * updates + number, plan.direct_sessions * updates)
+            carry, buffer, _error = self._learn(carry, carry.direct, plan, rate)
             return carry.replace(direct=buffer)
 
-        return jax.lax.fori_loop(0, self.config.direct_updates, update, agent)
+        return jax.lax.fori_loop(0, updates, update, agent)
 
     def copy_target(self, agent: AgentState) -> AgentState:
         """Lines 16 and 38."""

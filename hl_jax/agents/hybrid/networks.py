@@ -78,10 +78,10 @@ class JointValue(nn.Module):
 
 
 class SituatedValue(nn.Module):
-    """A scalar of (state, joint action) whose tables one layer, shared by all devices, makes from the state.
+    """A scalar of (state, joint action) whose tables one layer, shared by all devices, makes from state and choice.
 
-    It sees a device's own P, M and B and those of edge and cloud. What it learns of one device holds for each that is
-    in the same state; where devices aren't alike, a table of their own corrects it.
+    It sees a device's own P, M and B, those of edge and cloud, and what the device chose. What it learns of one device
+    holds for each that is in the same state; where devices aren't alike, a table of their own corrects it.
     """
 
     users: int
@@ -90,23 +90,33 @@ class SituatedValue(nn.Module):
     head: int  # hidden units of the shared layer
 
     def setup(self) -> None:
-        self.shared = nn.Dense(self.head)
-        self.tables = nn.Dense(self.choices * (self.width + 1), kernel_init=START)
+        self.situation = nn.Dense(self.head)
+        self.choice = self.param("choice", nn.initializers.lecun_normal(), (self.choices, self.head))
+        self.tables = nn.Dense(self.width + 1, use_bias=False)
+        self.of_all = self.param("shared", SHARED_START, (self.choices, self.width + 1))
         self.own = self.param(OWN, nn.initializers.zeros, (self.users, self.choices, self.width + 1))
         self.from_state = nn.Dense(self.width, kernel_init=START)
         self.output = self.param("output", START, (self.width,))
         self.skip_state = nn.Dense(1, kernel_init=START)
 
+    def _seen(self, features: chex.Array) -> chex.Array:
+        """What each device's situation adds to the layer's units. [N, head]."""
+        devices, nodes = jnp.split(features, [3 * self.users])
+        nodes = jnp.tile(nodes, (self.users, 1))
+        return self.situation(jnp.concatenate([devices.reshape(3, self.users).T, nodes], axis=1))
+
     def __call__(self, features: chex.Array, action: chex.Array) -> chex.Array:
         """Value of one joint action. `features` [F] float32, `action` [N] int32; returns a scalar."""
-        return joint.value(self.separable(features), action)
+        chosen = jax.nn.one_hot(action, self.choices)
+        units = nn.relu(self._seen(features) + chosen @ self.choice)
+        rows = self.tables(units) + chosen @ self.of_all + jnp.einsum("nc,ncw->nw", chosen, self.own)
+        total = jnp.sum(rows, axis=0)
+        return nn.relu(self.from_state(features) + total[1:]) @ self.output + total[0] + self.skip_state(features)[0]
 
     def separable(self, features: chex.Array) -> Separable:
         """The same function of the action alone, for one state."""
-        devices, nodes = jnp.split(features, [3 * self.users])
-        seen = jnp.concatenate([devices.reshape(3, self.users).T, jnp.tile(nodes, (self.users, 1))], axis=1)
-        tables = self.tables(jnp.concatenate([nn.relu(self.shared(seen)), seen], axis=1))
-        tables = tables.reshape(self.users, self.choices, self.width + 1) + self.own
+        units = nn.relu(self._seen(features)[:, None] + self.choice[None])
+        tables = self.tables(units) + self.of_all[None] + self.own
         return Separable(
             base=self.from_state(features),
             hidden=tables[:, :, 1:],

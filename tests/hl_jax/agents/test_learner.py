@@ -170,7 +170,7 @@ def naive_updates(agent: AgentState, buffer: buffers.Prioritized, count: int) ->
 def test_learning_equals_a_naive_implementation(phase):
     before = experienced()
     if phase == "direct":
-        after, found = learn_direct(again(before), PLAN), lambda agent: agent.direct
+        after, found = learn_direct(again(before), PLAN, jnp.int32(0)), lambda agent: agent.direct
     else:
         after, found = learn_plan(again(before), PLAN)[0], lambda agent: agent.plan.prioritized
     params, buffer = naive_updates(before, found(before), 3)
@@ -211,13 +211,13 @@ def test_fitting_the_model_equals_a_naive_implementation():
 
 
 def test_copying_the_target_forgets_the_old_ones_minima():
-    learned = learn_direct(experienced(), PLAN)
+    learned = learn_direct(experienced(), PLAN, jnp.int32(0))
     assert learned.minima.held.any()
     copied = copy_target(learned)
     assert_identical(copied.target_params, learned.q_params)
     assert not copied.minima.held.any()
     # The next minima are the new target's.
-    states = learn_direct(copied, PLAN).minima
+    states = learn_direct(copied, PLAN, jnp.int32(0)).minima
     held = np.flatnonzero(states.held)
     expected = [jnp.min(q_of_all(copied.target_params, states.states[slot])) for slot in held]
     np.testing.assert_allclose(states.values[held], expected, rtol=1e-5, atol=1e-5)
