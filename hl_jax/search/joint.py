@@ -54,18 +54,6 @@ def joint_values(function: Separable) -> chex.Array:
     return jax.lax.fori_loop(0, function.output.shape[0], add_unit, start).reshape(-1)
 
 
-def value(function: Separable, action: chex.Array) -> chex.Array:
-    """The function's value of one joint action ([N] int32). []."""
-
-    def chosen(table: chex.Array) -> chex.Array:
-        """What the chosen places of a table [N, C, …] add up to."""
-        index = action.reshape(action.shape + (1,) * (table.ndim - 1))
-        return jnp.sum(jnp.take_along_axis(table, index, axis=1)[:, 0], axis=0)
-
-    hidden = jnp.maximum(function.base + chosen(function.hidden), 0.0)
-    return hidden @ function.output + chosen(function.skip) + function.constant
-
-
 def sums(table: chex.Array) -> chex.Array:
     """What the chosen places of a table ([N, C]) add up to in every joint action, in the order of its index. [A]."""
     half = table.shape[0] // 2

@@ -1,4 +1,4 @@
-"""The agents that `--agent` names: hl_jax's own, or one of the user's as `module:function`."""
+"""The agents that `--agent` names: hl_jax's own, a public one, or one of the user's as `module:function`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from hl_jax.agents import registry
 from hl_jax.scenario import Scenario
 from launch.host.errors import InputError
+from launch.inputs import public
 
 if TYPE_CHECKING:
     from hl_jax.agents.world import Agent
+
+NAMED = {**registry.AGENTS, public.NAME: public.KIND}
 
 
 def kind_of(name: str) -> registry.Kind:
@@ -20,11 +23,11 @@ def kind_of(name: str) -> registry.Kind:
     Raises:
       InputError: if it is none of ours, and no function that can be imported.
     """
-    if name in registry.AGENTS:
-        return registry.AGENTS[name]
+    if name in NAMED:
+        return NAMED[name]
     module, colon, function = name.partition(":")
     if not (module and colon and function):
-        known = ", ".join(registry.AGENTS)
+        known = ", ".join(NAMED)
         raise InputError(f"--agent: expected one of {known}, or MODULE:FUNCTION of your own, found {name!r}")
     expected = "--agent: expected a function that makes an agent"
     try:

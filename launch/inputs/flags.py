@@ -33,7 +33,7 @@ flags.DEFINE_string("users", "", "Number of devices, the scenario's first ones; 
 flags.DEFINE_string("constraint", "", "Mean accuracy to keep: Min, Max or a percentage; default the scenario's.")
 flags.DEFINE_enum("knobs", "both", KNOBS, "Which of Table I's knobs devices have: offloading, models, or both.")
 flags.DEFINE_string(
-    "agent", "hybrid", f"Who learns: {', '.join(registry.AGENTS)}, or your own as MODULE:FUNCTION (docs/agents.md)."
+    "agent", "hybrid", f"Who learns: {', '.join(agents.NAMED)}, or your own as MODULE:FUNCTION (docs/agents.md)."
 )
 flags.DEFINE_integer("seeds", 5, "Number of seeds; one seed's result doesn't depend on how many there are.")
 flags.DEFINE_integer("first_seed", 0, "The first of them.")
@@ -110,7 +110,7 @@ def _define_constants(kinds: dict[str, registry.Kind]) -> None:
     _KINDS.update(kinds)
 
 
-_define_constants(registry.AGENTS)
+_define_constants(agents.NAMED)
 
 
 def define_agent(name: str) -> None:

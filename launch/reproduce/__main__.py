@@ -16,8 +16,9 @@ from absl import flags
 from launch.host import errors, locks
 from launch.host.errors import InputError
 from launch.host.runtime import use_compilation_cache
+from launch.inputs import public
 from launch.inputs.flags import own_flags
-from launch.reproduce import plan, report, sb3
+from launch.reproduce import plan, report
 from launch.reproduce.report import Report
 from launch.reproduce.sections import SECTIONS
 from launch.reproduce.units import Unit, run_units
@@ -81,7 +82,7 @@ def reproduce(
             raise InputError(f"--report_only: expected finished units of this plan, found none in {out}")
     else:
         make_folder(out / "units")
-        runnable = [unit for unit in units if unit.case.agent != sb3.AGENT or sb3.installed()]
+        runnable = [unit for unit in units if unit.case.agent != public.NAME or public.installed()]
         if len(runnable) < len(units):
             say("Stable-Baselines3 isn't installed (requirements-peer.txt): its part is left out")
         units = [unit for unit in units if unit in runnable or unit.run_folder(out).finished]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from launch.host.errors import InputError
-from launch.reproduce import sb3
+from launch.inputs import public
 from launch.reproduce.sections import SECTIONS
 from launch.reproduce.units import Case, Unit, settings
 
-AGENTS = ("hybrid", "dqn", "q_learning", sb3.AGENT)
-SEEDS = {"hybrid": 10, "dqn": 5, "q_learning": 5, sb3.AGENT: 5}
+AGENTS = ("hybrid", "dqn", "q_learning", public.NAME)
+SEEDS = {"hybrid": 10, "dqn": 5, "q_learning": 5, public.NAME: 5}
 QUICK_SEEDS = 2
 
 

@@ -13,16 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from hl_jax.agents import registry
 from hl_jax.objective import constraint_value
 from hl_jax.scenario import Scenario
 from launch.host import resources
 from launch.host.files import ROOT
 from launch.host.text import counted
 from launch.host.worklog import WorkLog
-from launch.inputs import scenario_files
+from launch.inputs import agents, public, scenario_files
 from launch.inputs.settings import Settings
-from launch.reproduce import sb3
 from launch.runs.folder import RunFolder
 from launch.runs.summary import Summary
 from launch.runs.unit import run
@@ -65,8 +63,8 @@ BUDGETS: dict[tuple[str, int], Budget] = {
     ("q_learning", 3): Budget({"epochs": 200, "epoch_steps": 100}, 2.0, "over twice the paper's most (7,000)"),
     ("q_learning", 4): Budget({"epochs": 200, "epoch_steps": 1000}, 6.0, "over twice the paper's most (90,000)"),
     ("q_learning", 5): Budget({"epochs": 200, "epoch_steps": 10000}, 46.0, "twice the paper's most (1,000,000)"),
-    (sb3.AGENT, 3): Budget({"epochs": 40}, 110.0, "as dqn"),
-    (sb3.AGENT, 5): Budget({"epochs": 1}, 90.0, "its speed only: too slow to learn here", learns=False),
+    (public.NAME, 3): Budget({"epochs": 40}, 110.0, "as dqn"),
+    (public.NAME, 5): Budget({"epochs": 1}, 90.0, "its speed only: too slow to learn here", learns=False),
 }
 
 
@@ -123,7 +121,7 @@ def scenario_of(experiment: str, users: int, constraint: str) -> Scenario:
 
 def settings(case: Case, seeds: int) -> Settings:
     """A unit's settings: the agent's defaults with its budget's changes."""
-    defaults = registry.AGENTS["dqn" if case.agent == sb3.AGENT else case.agent].config()
+    defaults = agents.kind_of(case.agent).config()
     return Settings(
         scenario=scenario_of(case.experiment, case.users, case.constraint),
         constraint=case.constraint,
@@ -138,12 +136,6 @@ def _result(summary: Summary) -> str:
     steps = summary.aggregate.steps_to_optimal
     middle = "never" if steps.median is None else f"{steps.median:,.0f} steps"
     return f"{steps.succeeded} of {counted(steps.seeds, 'seed')} optimal, median {middle}"
-
-
-def _run(unit: Unit, folder: RunFolder, threads: int, checkpoint_epochs: int) -> Summary:
-    if unit.case.agent == sb3.AGENT:
-        return sb3.run(unit.settings, folder, threads=threads)
-    return run(unit.settings, folder, threads=threads, checkpoint_epochs=checkpoint_epochs)
 
 
 def run_units(
@@ -168,7 +160,8 @@ def run_units(
         start = time.perf_counter()
         log.note(unit.folder, 0.0, resources.peak_memory_gib(children=True))  # with its commit, however this call ends
         try:
-            summary = _run(unit, unit.run_folder(out), threads, checkpoint_epochs)
+            folder = unit.run_folder(out)
+            summary = run(unit.settings, folder, threads=threads, checkpoint_epochs=checkpoint_epochs)
         finally:
             wall_s = time.perf_counter() - start
             log.note(unit.folder, wall_s, resources.peak_memory_gib(children=True))

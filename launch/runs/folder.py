@@ -88,7 +88,7 @@ class RunFolder:
                 files.clear_cut_off(folder)
             yield
 
-    def begin(self, settings: Settings, env: str = "") -> None:
+    def begin(self, settings: Settings) -> None:
         """Makes the folder, with every setting in config.json and the versions that run it.
 
         Raises:
@@ -96,7 +96,7 @@ class RunFolder:
         """
         make_folder(self.path)
         versions = {name: metadata.version(name) for name in VERSIONS} | {"python": platform.python_version()}
-        content = {**settings.as_json(), "env": env or settings.env, "versions": versions}
+        content = {**settings.as_json(), "env": settings.env, "versions": versions}
         files.write_json(self.config, content, indent=2)
 
     def settings(self) -> Settings:
@@ -123,10 +123,9 @@ class RunFolder:
         oracle: Oracle | None,
         failures: Mapping[int, Failure] | None = None,
         pictures: bool = True,
-        env: str = "",
     ) -> Summary:
         """Writes everything but checkpoints (without `pictures`, no curves and no events); returns the summary."""
-        summary = summarize(settings, histories, oracle, failures or {}, env)
+        summary = summarize(settings, histories, oracle, failures or {})
         write_atomically(self.metrics, _metrics(settings, histories).encode())
         write_atomically(self.decisions, decisions.table(summary, settings, oracle).encode())
         if pictures and any(histories.values()):

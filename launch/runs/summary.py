@@ -170,9 +170,9 @@ def seed_summary(
 
 
 def summarize(
-    settings: Settings, histories: Histories, oracle: Oracle | None, failures: Mapping[int, Failure], env: str = ""
+    settings: Settings, histories: Histories, oracle: Oracle | None, failures: Mapping[int, Failure]
 ) -> Summary:
-    """A run's summary; `env` is what it ran on, if that isn't what its settings say."""
+    """A run's summary."""
     labels = settings.scenario.choice_labels()
     seeds = tuple(seed_summary(seed, histories[seed], oracle, labels, failures.get(seed)) for seed in settings.seeds)
     whole = [seed for seed in seeds if seed.failed is None]
@@ -182,7 +182,7 @@ def summarize(
         agent=settings.agent,
         users=settings.scenario.users,
         constraint=settings.constraint,
-        env=env or settings.env,
+        env=settings.env,
         seeds=seeds,
         aggregate=Aggregate(
             steps_to_optimal=statistics.summarize([seed.steps_to_optimal for seed in whole]),

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from launch.host import resources, runtime
 from launch.host.errors import InputError
+from launch.inputs import public
 from launch.inputs.settings import Settings
 from launch.runs.folder import RunFolder
 from launch.runs.history import Histories, Oracle, Show
@@ -44,6 +45,10 @@ class Runner(Protocol):
 
 
 def _runner(chosen: Settings, folder: RunFolder, checkpoint_epochs: int) -> Runner:
+    if chosen.agent == public.NAME:
+        from launch.runs.on_sb3 import PublicRun  # only there are the packages of requirements-peer.txt needed
+
+        return PublicRun(chosen, folder)
     if chosen.real is None:
         return Simulation(chosen, folder, checkpoint_epochs)
     try:

@@ -12,7 +12,8 @@ from hl_jax import simulator, statistics
 from hl_jax.optimum import oracle
 from hl_jax.scenario import Scenario
 from launch.host.files import write_json
-from launch.reproduce import plan, report, sb3, units
+from launch.inputs import public
+from launch.reproduce import plan, report, units
 from launch.reproduce.report import Report
 from launch.reproduce.units import Case, Unit
 from launch.runs.summary import Aggregate, SeedSummary, Summary
@@ -95,7 +96,7 @@ MIN = unit("A", 5, "Min", "hybrid", "5")
 MAX = unit("A", 5, "Max", "hybrid", "5", "6", "7")
 THREE = {agent: unit("A", 3, "85", agent, "6", "7", "fig3") for agent in ("hybrid", "dqn")}
 THREE["q_learning"] = unit("A", 3, "85", "q_learning", "6", "7")
-PEER = unit("A", 3, "85", sb3.AGENT, "peer")
+PEER = unit("A", 3, "85", public.NAME, "peer")
 
 
 def build(made: Sequence[Unit], out: pathlib.Path, **changes: Any) -> Report:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from launch.reproduce import sb3 as peer
+from launch.inputs import public
 
 # In CI their absence is an error.
-needs_peer = pytest.mark.skipif(not (peer.installed() or os.environ.get("CI")), reason="needs requirements-peer.txt")
+needs_peer = pytest.mark.skipif(not (public.installed() or os.environ.get("CI")), reason="needs requirements-peer.txt")

@@ -16,7 +16,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hl_jax.search import joint
 from hl_jax.search.joint import Separable
 
 # A small start lets the hidden units turn to the few hinges that the cost has (contention, the penalty). From the

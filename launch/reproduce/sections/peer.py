@@ -6,8 +6,8 @@ import dataclasses
 from typing import ClassVar, Self
 
 from hl_jax.statistics import Spread
+from launch.inputs import public
 from launch.report.blocks import DASH, Block, Cell, Heading, Paragraph, Table, count, times
-from launch.reproduce import sb3
 from launch.reproduce.sections.section import COMPARED, Section, Work, steps_per_s
 from launch.reproduce.units import Case, constraint_text
 from launch.runs.summary import Summary
@@ -57,9 +57,9 @@ class Peer(Section):
     def cases(cls, quick: bool) -> list[Case]:
         """Both at three users, and its speed at five; one constraint of these."""
         if quick:
-            return [Case("A", 3, "85", agent) for agent in ("dqn", sb3.AGENT)]
-        both = [Case("A", 3, limit, agent) for agent in ("dqn", sb3.AGENT) for limit in COMPARED]
-        return [*both, Case("A", 5, "85", sb3.AGENT)]
+            return [Case("A", 3, "85", agent) for agent in ("dqn", public.NAME)]
+        both = [Case("A", 3, limit, agent) for agent in ("dqn", public.NAME) for limit in COMPARED]
+        return [*both, Case("A", 5, "85", public.NAME)]
 
     @classmethod
     def compute(cls, work: Work) -> Self:
@@ -67,7 +67,7 @@ class Peer(Section):
         rows = []
         for unit in work.units:
             theirs = work.summary(unit.case)
-            if unit.case.agent != sb3.AGENT or theirs is None:
+            if unit.case.agent != public.NAME or theirs is None:
                 continue
             ours, their = work.summary(unit.case._replace(experiment="A", agent="dqn")), _trained(theirs)
             our = _trained(ours) if ours else None
@@ -81,7 +81,7 @@ class Peer(Section):
                     speed_ratio=our.steps_per_s / their.steps_per_s if our else None,
                 )
             )
-        return cls(sb3.installed(), tuple(rows))
+        return cls(public.installed(), tuple(rows))
 
     def blocks(self) -> list[Block]:
         """The table, or why there is none."""

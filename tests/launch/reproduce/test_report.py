@@ -12,9 +12,10 @@ import pytest
 
 from launch.host.errors import InputError
 from launch.host.worklog import WorkLog
+from launch.inputs import public
 from launch.report import html as report_html
 from launch.report import markdown as report_markdown
-from launch.reproduce import report, sb3
+from launch.reproduce import report
 from tests.helpers import fake_reproduction as fake
 from tests.helpers.builders import ROOT
 
@@ -136,7 +137,7 @@ def test_a_report_without_any_table(tmp_path):
 
 @pytest.mark.parametrize(("installed", "expected"), [(False, "isn't installed"), (True, "was left out")])
 def test_a_report_without_a_peer_says_why(tmp_path, monkeypatch, installed, expected):
-    monkeypatch.setattr(sb3, "installed", lambda: installed)
+    monkeypatch.setattr(public, "installed", lambda: installed)
     made = fake.build([fake.THREE["dqn"]], tmp_path)
     assert f"Stable-Baselines3 {expected}" in report_markdown.render(report.page(made), {})
 

@@ -15,10 +15,11 @@ import pytest
 
 from hl_jax.objective import CONSTRAINTS
 from launch.host.errors import InputError
-from launch.inputs import agents
-from launch.reproduce import plan, report, sb3, units
+from launch.inputs import agents, public
+from launch.reproduce import plan, report, units
 from launch.reproduce.sections.section import COMPARED
 from launch.reproduce.units import Case
+from launch.runs import unit
 from launch.runs.folder import RunFolder
 from tests.helpers.builders import ROOT
 from tests.helpers.needs import needs_peer
@@ -35,7 +36,7 @@ def test_plan_covers_the_tables():
     assert cells("7") == cells("6")
     curves = {("A", users, limit) for users in (1, 2, 3, 4, 5) for limit in CONSTRAINTS}
     assert cells("fig3") == {(*cell, agent) for cell in curves for agent in ("hybrid", "dqn")}
-    assert {cell[3] for cell in cells("peer")} == {"dqn", sb3.AGENT}
+    assert {cell[3] for cell in cells("peer")} == {"dqn", public.NAME}
 
 
 def test_shared_units_are_run_once_with_the_same_seeds():
@@ -50,9 +51,8 @@ def test_shared_units_are_run_once_with_the_same_seeds():
 
 
 def test_every_agent_of_the_plan_can_be_made():
-    for unit in plan.units(plan.tables(), plan.AGENTS, 1, False):
-        if unit.case.agent != sb3.AGENT:
-            agents.make_agent(unit.case.agent, unit.settings.config, unit.settings.scenario)
+    for one in plan.units(plan.tables(), plan.AGENTS, 1, False):
+        agents.make_agent(one.case.agent, one.settings.config, one.settings.scenario)
 
 
 def test_quick_is_a_small_part_of_the_whole():
@@ -183,30 +183,30 @@ def test_interruptions_change_nothing(tmp_path):
 @pytest.mark.process
 @needs_peer
 def test_peer_is_a_unit_that_goes_on_where_it_was(tmp_path):
-    folder, made = RunFolder(tmp_path), units.settings(Case("A", 3, "85", sb3.AGENT), 2)
+    folder, made = RunFolder(tmp_path), units.settings(Case("A", 3, "85", public.NAME), 2)
     made = dataclasses.replace(
         made,
         scenario=units.scenario_of("A", 2, "85"),
         config=dataclasses.replace(made.config, epochs=3, direct_sessions=50),
     )
-    summary = sb3.run(made, folder, threads=2)
+    summary = unit.run(made, folder, threads=2)
     first, second = summary.seeds
     assert [first.real_steps, second.real_steps] == [150, 150]
     assert first.experience_s != second.experience_s
     assert first.oracle_art_ms == pytest.approx(summary.aggregate.oracle_art_ms)
     assert folder.summary() == summary
     before = files(tmp_path)
-    assert sb3.run(made, folder) == summary
+    assert unit.run(made, folder) == summary
     assert files(tmp_path) == before
     # As if it had been killed in the second seed: the first is kept, the second is the same again.
     kept = tmp_path / "seeds" / "seed-0.json"
     folder.summary_file.unlink()
     (tmp_path / "seeds" / "seed-1.json").unlink()
-    again = sb3.run(made, folder, threads=2)
+    again = unit.run(made, folder, threads=2)
     assert kept.stat().st_mtime_ns == before[kept.as_posix()]
     assert without_clock(again.as_json()) == without_clock(summary.as_json())
     with pytest.raises(InputError, match="run folder: expected a run of the same settings"):
-        sb3.run(dataclasses.replace(made, seeds=(5, 6)), folder)
+        unit.run(dataclasses.replace(made, seeds=(5, 6)), folder)
 
 
 @pytest.mark.parametrize(

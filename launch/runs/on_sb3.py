@@ -1,14 +1,11 @@
-"""A public agent as a unit of work: Stable-Baselines3's DQN on the Gymnasium wrapper, judged as our agents are.
+"""A public agent, `--agent=sb3_dqn`: Stable-Baselines3's DQN on the Gymnasium wrapper, judged as our agents are.
 
-It gets the constants of our `dqn` (batch, width, step sizes, schedules), the same steps, and the same evaluation of its
-greedy decisions. Its seeds run in processes of their own, because Python holds one thread at a time; a seed that is
-finished is kept in the run folder, one that was cut off starts again. Needs requirements-peer.txt.
+Its seeds run in processes of their own, because Python holds one thread at a time; a seed that is finished is kept in
+the run folder, one that was cut off starts again. Needs requirements-peer.txt.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import math
 import multiprocessing
 import multiprocessing.queues
@@ -27,23 +24,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from hl_jax import evaluation, gymnasium_env, simulator
-from hl_jax.agents.hybrid.config import HybridConfig
 from hl_jax.agents.world import Totals
 from hl_jax.objective import sufficient_penalty
-from hl_jax.optimum import oracle
-from launch.host import files, resources
+from launch.host import files
 from launch.host.errors import InputError
 from launch.host.progress import Progress
 from launch.host.records import as_data, from_data
 from launch.host.runtime import use_compilation_cache
+from launch.inputs import public
+from launch.inputs.public import PublicConfig
 from launch.inputs.settings import Settings
 from launch.runs.folder import RunFolder
-from launch.runs.history import Oracle, Row, judged, row
-from launch.runs.summary import Summary
-
-AGENT = "sb3_dqn"
-ENV = "simulator (Gymnasium)"
-PACKAGE = "stable_baselines3"
+from launch.runs.history import Histories, Oracle, Row, Show, judged, row
+from launch.runs.summary import Failure
 
 
 class Step(NamedTuple):
@@ -55,12 +48,20 @@ class Step(NamedTuple):
     slowest: float  # device's response time
 
 
-def installed() -> bool:
-    """Whether Stable-Baselines3 is there."""
-    return importlib.util.find_spec(PACKAGE) is not None
+def check(chosen: Settings) -> None:
+    """Refuses what it can't be trained with.
+
+    Raises:
+      InputError: if Stable-Baselines3 isn't there, or real nodes are.
+    """
+    if not public.installed():
+        expected = f"--agent={chosen.agent}: expected the packages of requirements-peer.txt"
+        raise InputError(f"{expected}, found none")
+    if chosen.real is not None:
+        raise InputError(f"--agent={chosen.agent}: expected --env=simulator, found testbed")
 
 
-def epoch_steps(config: HybridConfig) -> int:
+def epoch_steps(config: PublicConfig) -> int:
     """Real steps between two evaluations."""
     return config.direct_sessions * config.direct_steps
 
@@ -69,7 +70,7 @@ def _model(chosen: Settings, seed: int) -> Any:
     import stable_baselines3
     from stable_baselines3.common.logger import Logger
 
-    config: HybridConfig = chosen.config
+    config: PublicConfig = chosen.config
     penalty = sufficient_penalty(chosen.scenario, config.penalty_factor)
     env = gymnasium_env.OrchestrationGymEnv(chosen.scenario, penalty, flatten_actions=True)
     scaled = gymnasium.wrappers.TransformReward(env, lambda reward: float(reward) / config.cost_scale_ms)
@@ -109,7 +110,7 @@ def _evaluator(chosen: Settings, decide: Callable[[np.ndarray], int]) -> Callabl
     """The evaluation of our own agents, of greedy decisions that are made outside JAX."""
     scenario = chosen.scenario
     params = _params(chosen)
-    starts = evaluation.start_states(jax.random.key(0), params, 1)
+    starts = evaluation.judged_states(params)
     largest = (simulator.observation_levels(scenario.users) - 1).astype(np.float32)
 
     def on_host(obs: jax.Array) -> np.ndarray:
@@ -126,8 +127,9 @@ def _evaluator(chosen: Settings, decide: Callable[[np.ndarray], int]) -> Callabl
 
 
 def solve(chosen: Settings) -> Oracle:
-    """The true optimum in the state that is evaluated."""
-    return Oracle(optima=(oracle.brute_force(_params(chosen)),))
+    """The true optimum in the states that are evaluated."""
+    params = _params(chosen)
+    return Oracle(optima=evaluation.optima(params, evaluation.judged_states(params)))
 
 
 def learn(chosen: Settings, seed: int, tell: Callable[[str], None]) -> list[Row]:
@@ -198,7 +200,7 @@ def _work(chosen: Settings, seed: int, folder: RunFolder, news: multiprocessing.
     files.write_json(_seed_file(folder, seed), as_data(rows), indent=None)
 
 
-def _histories(chosen: Settings, folder: RunFolder) -> dict[int, list[Row]]:
+def _histories(chosen: Settings, folder: RunFolder) -> Histories:
     """The finished seeds'."""
     paths = {seed: _seed_file(folder, seed) for seed in chosen.seeds}
     found = {seed: files.read_json(path) for seed, path in paths.items()}
@@ -211,7 +213,7 @@ def _learn_all(chosen: Settings, folder: RunFolder, seeds: list[int], threads: i
     news: multiprocessing.queues.Queue[str] = context.Queue()
     waiting, running = list(seeds), list[SpawnProcess]()
     total, done = chosen.config.epochs * len(chosen.seeds), chosen.config.epochs * (len(chosen.seeds) - len(seeds))
-    with Progress(total, done, f"{AGENT} {chosen.scenario.name}") as progress:
+    with Progress(total, done, f"{chosen.agent} {chosen.scenario.name}") as progress:
         try:
             while waiting or running:
                 while waiting and len(running) < threads:
@@ -231,28 +233,19 @@ def _learn_all(chosen: Settings, folder: RunFolder, seeds: list[int], threads: i
                 process.join()
 
 
-def _of(chosen: Settings, folder: RunFolder) -> bool:
-    """Whether a folder is of these settings. `RunFolder.settings` reads those of our own agents only."""
-    stored, own = files.read_json(folder.config), json.loads(json.dumps(chosen.as_json()))
-    return isinstance(stored, dict) and {name: stored.get(name) for name in own} == own
+class PublicRun:
+    """All seeds of a run of the public agent."""
 
+    def __init__(self, settings: Settings, folder: RunFolder) -> None:
+        check(settings)
+        self.settings, self.folder = settings, folder
+        self.oracle = solve(settings)
+        self.failures: dict[int, Failure] = {}
 
-def run(chosen: Settings, folder: RunFolder, *, threads: int = 0) -> Summary:
-    """Runs, or goes on with, the peer's training that belongs in `folder`. Returns its summary.
-
-    Raises:
-      InputError: if the folder can't be used, or belongs to other settings.
-    """
-    if not folder.begun:
-        folder.check_new()
-        folder.begin(chosen, ENV)
-    if not _of(chosen, folder):
-        raise InputError(f"run folder: expected a run of the same settings, found another's in {folder}")
-    done = folder.summary()
-    if done is not None:
-        return done
-    _seed_folder(folder).mkdir(exist_ok=True)
-    there = _histories(chosen, folder)
-    left = [seed for seed in chosen.seeds if seed not in there]
-    _learn_all(chosen, folder, left, threads or resources.cores())
-    return folder.write_results(chosen, _histories(chosen, folder), solve(chosen), env=ENV)
+    def learn(self, threads: int, show: Show) -> Histories:
+        """Trains the seeds that aren't finished, so many at the same time. Returns all histories."""
+        del show  # a seed's numbers come with its end
+        _seed_folder(self.folder).mkdir(exist_ok=True)
+        there = _histories(self.settings, self.folder)
+        _learn_all(self.settings, self.folder, [seed for seed in self.settings.seeds if seed not in there], threads)
+        return _histories(self.settings, self.folder)
