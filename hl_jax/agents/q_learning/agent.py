@@ -8,15 +8,19 @@ about sqrt(A) numbers instead of A.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hl_jax.agents.q_learning.config import QLearningConfig
 from hl_jax.agents.world import Penalised, Run, Totals, World, real_step
-from hl_jax.choices import decode, joint_actions
+from hl_jax.choices import decode, encode, joint_actions
+from hl_jax.objective import meets
 from hl_jax.scenario import Scenario
 
 MOST_BYTES = 4 * 2**30  # of a table
@@ -51,6 +55,18 @@ class QLearning(Penalised):
     config: QLearningConfig
     users: int
     choices: int
+    told: tuple[float, ...] = ()  # % of each choice, where what breaks the constraint is known
+    constraint: float = 0.0  # least mean accuracy, %; read with `told`
+
+    @property
+    def accuracy(self) -> tuple[float, ...] | None:
+        """% of each choice ([C]), where it is told."""
+        return self.told or None
+
+    @property
+    def bound_to(self) -> float | None:
+        """The constraint (%) that the table is of, where it is told."""
+        return self.constraint if self.told else None
 
     @property
     def epochs(self) -> int:
@@ -69,19 +85,29 @@ class QLearning(Penalised):
         """Actions in a block."""
         return math.isqrt(self.actions - 1) + 1
 
+    @functools.cached_property
+    def allowed(self) -> np.ndarray:
+        """The joint actions (indices) that may be tried: all, or those that are known to keep the constraint."""
+        if not self.told:
+            return np.arange(self.actions, dtype=np.int32)
+        total = functools.reduce(
+            lambda total, one: np.add.outer(total, one).ravel(), [np.array(self.told)] * self.users
+        )
+        return np.flatnonzero(meets(total / self.users, self.constraint)).astype(np.int32)
+
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> TableState:
         """An empty table; the key is kept."""
         config, length = self.config, self.length
         blocks = -(-self.actions // length)
         start = config.start_value_ms / config.cost_scale_ms
-        row = jnp.full(blocks * length, start, jnp.float32).at[self.actions :].set(jnp.inf).reshape(blocks, length)
+        row = jnp.full(blocks * length, jnp.inf).at[self.allowed].set(start).reshape(blocks, length)
         return TableState(
             key=key,
             obs=obs.astype(jnp.int8),
             seen=jnp.zeros((config.states, obs.shape[0]), jnp.int8).at[0].set(obs.astype(jnp.int8)),
             rows=jnp.int32(1),
             table=jnp.tile(row, (config.states, 1, 1)),
-            least=jnp.full((config.states, blocks), start, jnp.float32),
+            least=jnp.tile(jnp.min(row, axis=1), (config.states, 1)),
             real_steps=jnp.int32(0),
             model_steps=jnp.int32(0),
         )
@@ -112,8 +138,15 @@ class QLearning(Penalised):
         """Epsilon-greedy joint action (index)."""
         key, explore_key, action_key = jax.random.split(state.key, 3)
         greedy, _ = self._greedy(state, self._row(state, state.obs))
-        drawn = jax.random.randint(action_key, (), 0, self.actions)
-        return state.replace(key=key), jnp.where(jax.random.uniform(explore_key) < epsilon, drawn, greedy)
+        state = state.replace(key=key)
+        if self.config.explore == "joint":
+            drawn = jnp.asarray(self.allowed)[jax.random.randint(action_key, (), 0, len(self.allowed))]
+            return state, jnp.where(jax.random.uniform(explore_key) < epsilon, drawn, greedy)
+        which = jax.random.bernoulli(explore_key, epsilon, (self.users,))
+        choices = jax.random.randint(action_key, (self.users,), 0, self.choices)
+        drawn = encode(jnp.where(which, choices, decode(greedy, self.users, self.choices)), self.choices)
+        known = jnp.isfinite(state.table[0, drawn // self.length, drawn % self.length])  # else it breaks the constraint
+        return state, jnp.where(known, drawn, greedy)
 
     def learn(self, state: TableState, action: chex.Array, cost_ms: chex.Array, next_obs: chex.Array) -> TableState:
         """One step of Q-learning: Q(s, a) moves towards cost + gamma min_a' Q(s', a')."""
@@ -150,17 +183,30 @@ class QLearning(Penalised):
         return run, {"states": run.agent.rows.astype(jnp.float32)}
 
 
-def sized(config: QLearningConfig, users: int, choices: int) -> QLearning:
+def sized(
+    config: QLearningConfig, users: int, choices: int, accuracy: tuple[float, ...] = (), constraint: float = 0.0
+) -> QLearning:
     """The agent for `users` devices of `choices` each.
 
+    Args:
+      config: its constants.
+      users: N.
+      choices: C.
+      accuracy: % of each choice ([C]); read, as the constraint is, where the penalty is known.
+      constraint: least mean accuracy, %.
+
     Raises:
-      ValueError: if the table would be larger than `MOST_BYTES`.
+      ValueError: if the table would be larger than `MOST_BYTES`, or what must be known isn't given.
     """
     actions = joint_actions(users, choices)
     if 4 * actions * config.states > MOST_BYTES:
         expected = f"a table of at most {MOST_BYTES // 2**30} GiB (states x choices ** users)"
         raise ValueError(f"--states: expected {expected}, found {config.states} x {choices} ** {users}")
-    return QLearning(config=config, users=users, choices=choices)
+    if config.q_penalty == "learned":
+        return QLearning(config=config, users=users, choices=choices)
+    if len(accuracy) != choices:
+        raise ValueError(f"accuracy: expected one of each of {choices} choices, found {len(accuracy)}")
+    return QLearning(config=config, users=users, choices=choices, told=accuracy, constraint=constraint)
 
 
 def make(config: QLearningConfig, scenario: Scenario) -> QLearning:
@@ -169,4 +215,4 @@ def make(config: QLearningConfig, scenario: Scenario) -> QLearning:
     Raises:
       ValueError: if the table would be larger than `MOST_BYTES`.
     """
-    return sized(config, scenario.users, scenario.choices)
+    return sized(config, scenario.users, scenario.choices, scenario.choice_accuracy(), scenario.constraint)

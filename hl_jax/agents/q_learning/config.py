@@ -17,6 +17,16 @@ class QLearningConfig:
     epsilon_start: float = option(0.2, "probability of a random joint action in the first epoch", low=0.0, high=1.0)
     epsilon_end: float = option(0.0, "the same once it has fallen", low=0.0, high=1.0)
     epsilon_epochs: float = option(0.25, "part of the epochs over which epsilon falls linearly", low=0.0, high=1.0)
+    explore: str = option(
+        "joint",
+        "what is random with probability epsilon: the joint action, or each device's choice by itself (choice)",
+        choices=("joint", "choice"),
+    )
+    q_penalty: str = option(
+        "learned",
+        "Q is the cost (learned), or the average response time, and what breaks the constraint is never tried (known)",
+        choices=("learned", "known"),
+    )
     step_size: float = option(0.84, "part of the TD error that a step corrects", low=0.0, high=1.0)
     start_value_ms: float = option(0.0, "first value of an action never tried; below any cost: each is tried", low=-1e9)
     states: int = option(64, "rows of the table; further states share the last one", low=1)

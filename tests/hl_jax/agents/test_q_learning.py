@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -94,3 +95,40 @@ def test_seeds_differ_and_repeat():
 def test_a_table_that_is_too_large_is_refused():
     with pytest.raises(ValueError, match=r"--states: expected a table of at most 4 GiB.*found 64 x 10 \*\* 8"):
         q_learning.sized(q_learning.QLearningConfig(), 8, 10)
+
+
+@pytest.mark.parametrize("explore", ["joint", "choice"])
+def test_what_is_known_to_break_the_constraint_is_never_tried(explore):
+    accuracy = SCENARIO.choice_accuracy()
+    told = dataclasses.replace(CONFIG, q_penalty="known", explore=explore, epsilon_start=0.9, epsilon_end=0.9)
+    agent = q_learning.sized(told, 2, SCENARIO.choices, accuracy, 80.0)
+    every = np.array(list(np.ndindex(5, 5)))
+    fine = np.array(accuracy)[every].mean(axis=1) >= 80.0
+    assert 0 < fine.sum() < 25
+    np.testing.assert_array_equal(agent.allowed, np.flatnonzero(fine))
+    state = agent.init(jax.random.key(0), jnp.zeros(12, jnp.int32))
+    np.testing.assert_array_equal(np.isfinite(state.table[0].reshape(-1)), fine)
+    taken = set()
+    act = jax.jit(agent.act)
+    for _ in range(400):
+        state, action = act(state, jnp.float32(0.9))
+        taken.add(int(action))
+        state = agent.learn(state, action, jnp.float32(100.0), jnp.zeros(12, jnp.int32))
+    assert taken == set(np.flatnonzero(fine))
+    assert (agent.bound_to, agent.accuracy) == (80.0, accuracy)
+
+
+def test_each_device_s_choice_may_be_drawn_by_itself():
+    agent = q_learning.sized(dataclasses.replace(CONFIG, explore="choice"), 2, 5)
+    state = agent.init(jax.random.key(3), jnp.zeros(12, jnp.int32))
+    act, changed = jax.jit(agent.act), []
+    for _ in range(600):
+        state, action = act(state, jnp.float32(0.3))
+        changed.append(np.count_nonzero(np.array(divmod(int(action), 5))))  # the greedy one is 0, 0
+    assert np.mean(np.array(changed) == 1) == pytest.approx(2 * 0.24 * 0.76, abs=0.07)
+    assert np.mean(np.array(changed) == 2) == pytest.approx(0.24**2, abs=0.04)
+
+
+def test_what_must_be_known_must_be_given():
+    with pytest.raises(ValueError, match="accuracy: expected one of each of 5 choices, found 0"):
+        q_learning.sized(dataclasses.replace(CONFIG, q_penalty="known"), 2, 5)
