@@ -93,7 +93,8 @@ class QLearning(Penalised):
         total = functools.reduce(
             lambda total, one: np.add.outer(total, one).ravel(), [np.array(self.told)] * self.users
         )
-        return np.flatnonzero(meets(total / self.users, self.constraint)).astype(np.int32)
+        mean: Any = total / self.users
+        return np.flatnonzero(meets(mean, self.constraint)).astype(np.int32)
 
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> TableState:
         """An empty table; the key is kept."""
