@@ -178,7 +178,7 @@ def sized(
     """The agent for `users` devices of `choices` each, observed in `levels` discrete values.
 
     Args:
-      config: its constants.
+      config: its constants; auto tables are shared ones.
       users: N.
       choices: C.
       levels: [F] how many values each observed component has.
@@ -196,12 +196,16 @@ def sized(
     if actions > MOST_JOINT_ACTIONS:
         expected = f"at most {MOST_JOINT_ACTIONS} joint actions (choices ** users)"
         raise ValueError(f"--users: expected {expected} for this agent, found {choices} ** {users} = {actions}")
+    if config.choice_tables == "auto":
+        config = dataclasses.replace(config, choice_tables="shared")
     penalty = penalty or Penalty()
     learner = Learner(config, users, choices, levels, accuracy, len(penalty.missing))
     return Hybrid(learner=learner, plans=plans, constraint=constraint, penalty=penalty)
 
 
 def _for(config: HybridConfig, scenario: Scenario, plans: bool) -> Hybrid:
+    if config.choice_tables == "auto" and scenario.dynamics:
+        config = dataclasses.replace(config, choice_tables="state")
     return sized(
         config,
         scenario.users,

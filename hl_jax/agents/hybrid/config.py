@@ -85,9 +85,10 @@ class HybridConfig:
     )
     choice_tables: str = option(
         "own",
-        "by what a device's choice adds to what both networks predict: numbers of its own, or numbers that all devices "
-        "share and a difference of its own (shared)",
-        choices=("own", "shared"),
+        "by what a device's choice adds to what both networks predict: numbers of its own, numbers that all devices "
+        "share and a difference of its own (shared), or what a layer shared by all devices makes of its state and the "
+        "nodes', with that difference (state); auto: state where conditions change, else shared",
+        choices=("auto", "own", "shared", "state"),
     )
     own_decay: float = option(
         0.0,
@@ -95,13 +96,7 @@ class HybridConfig:
         low=0.0,
         high=100.0,
     )
-    head: int = option(
-        0,
-        "hidden units of a layer, shared by all devices, that makes what a choice adds from the device's and the "
-        "nodes' state, beside a difference of its own; 0: it adds fixed numbers, as --choice_tables says",
-        low=0,
-        high=4096,
-    )
+    head: int = option(64, "hidden units of the layer that tables of the state come from", low=1, high=4096)
     width: int = option(64, "hidden units of the Q-network and of the system model", low=1, high=4096)
     batch: int = option(64, "transitions in a minibatch", low=1, high=2**16)
     q_learning_rate: float = option(5e-3, "Adam's step for the Q-network at the start", low=0.0, high=1.0)

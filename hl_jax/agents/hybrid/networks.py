@@ -126,8 +126,8 @@ class SituatedValue(nn.Module):
 
 
 def value_network(users: int, choices: int, width: int, tables: str, head: int) -> JointValue | SituatedValue:
-    """The network of a value: its `tables` own or shared, or made from the state by a layer of `head` units."""
-    if head:
+    """The network of a value: its `tables` own, shared, or of the state by a layer of `head` units."""
+    if tables == "state":
         return SituatedValue(users, choices, width, head)
     return JointValue(users, choices, width, shared=tables == "shared")
 
@@ -140,7 +140,7 @@ class SystemModel(nn.Module):
     width: int
     components: int  # F
     tables: str = "own"  # as `value_network` reads it
-    head: int = 0
+    head: int = 64
 
     def setup(self) -> None:
         self.cost = value_network(self.users, self.choices, self.width, self.tables, self.head)

@@ -13,13 +13,11 @@ import pytest
 from hl_jax import evaluation, simulator, training
 from hl_jax.agents.hybrid import agent as hybrid
 from hl_jax.agents.hybrid.config import DqnConfig, HybridConfig
-from hl_jax.agents.hybrid.networks import JointValue, SituatedValue, features_of
 from hl_jax.agents.hybrid.state import Goal
 from hl_jax.agents.world import misfit, observed_levels
 from hl_jax.choices import joint_actions
 from hl_jax.objective import Penalty, meets, sufficient_penalty
 from hl_jax.optimum import oracle
-from hl_jax.search import joint
 from tests.helpers.builders import small_scenario
 from tests.helpers.trees import again, assert_identical
 
@@ -44,68 +42,13 @@ KNOWN = HybridConfig(
     plan_start="seen",
     imagined="renewed",
     weight_decay=1e-3,
+    choice_tables="state",
     head=16,
     width=8,
     direct_capacity=256,
     world_capacity=256,
     plan_capacity=256,
 )
-
-
-@pytest.mark.parametrize(
-    "network", [SituatedValue(3, 4, width=5, head=6), JointValue(3, 4, width=5, shared=True), JointValue(3, 4, width=5)]
-)
-def test_value_networks_are_what_the_exact_search_reads(network):
-    users, choices = 3, 4
-    features = jnp.asarray(np.random.default_rng(0).uniform(size=3 * users + 6), jnp.float32)
-    params = network.init(jax.random.key(0), features, jnp.zeros(users, jnp.int32))
-    random = np.random.default_rng(1)
-    params = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), params)
-    every = jnp.asarray(list(np.ndindex(*[choices] * users)), jnp.int32)
-    one_by_one = jax.vmap(lambda action: network.apply(params, features, action))(every)
-    at_once = joint.joint_values(network.apply(params, features, method="separable"))
-    np.testing.assert_allclose(at_once, one_by_one, rtol=1e-5, atol=1e-5)
-
-
-def test_devices_in_the_same_state_are_alike_until_their_own_tables_say_otherwise():
-    network = SituatedValue(users=2, choices=3, width=4, head=8)
-    features = features_of(jnp.array([0, 0, 1, 1, 0, 0, 3, 2, 0, 1, 0, 0]), LEVELS)  # P, M, B of both, then nodes
-    params = network.init(jax.random.key(1), features, jnp.zeros(2, jnp.int32))
-    first, second = (network.apply(params, features, jnp.array(one)) for one in ([0, 2], [2, 0]))
-    np.testing.assert_allclose(first, second, rtol=1e-6)
-    weak = features_of(jnp.array([0, 0, 1, 1, 1, 0, 3, 2, 0, 1, 0, 0]), LEVELS)  # S1's link
-    first, second = (network.apply(params, weak, jnp.array(one)) for one in ([0, 2], [2, 0]))
-    assert first != second
-    for place, same in (((0,), True), ((0, 0), False)):  # all choices of S1, or its first
-        own = {"params": params["params"] | {"own": params["params"]["own"].at[place].add(1.0)}}
-        first, second = (network.apply(own, features, jnp.array(one)) for one in ([0, 2], [2, 0]))
-        assert bool(np.isclose(first, second, rtol=1e-6)) == same
-
-
-def test_shared_tables_tell_devices_apart_by_their_own_alone():
-    network = JointValue(users=2, choices=3, width=4, shared=True)
-    features = features_of(jnp.array([0, 1, 1, 0, 0, 1, 3, 2, 0, 1, 0, 0]), LEVELS)  # not the same state
-    params = network.init(jax.random.key(1), features, jnp.zeros(2, jnp.int32))
-    first, second = (network.apply(params, features, jnp.array(one)) for one in ([0, 2], [2, 0]))
-    np.testing.assert_allclose(first, second, rtol=1e-6)
-    own = {"params": params["params"] | {"own": params["params"]["own"].at[0, 0].add(1.0)}}
-    first, second = (network.apply(own, features, jnp.array(one)) for one in ([0, 2], [2, 0]))
-    assert abs(first - second) > 0.1
-
-
-@pytest.mark.parametrize(("tables", "head"), [("own", 0), ("shared", 0), ("own", 4)])
-def test_only_differences_between_devices_are_pulled_by_their_decay(tables, head):
-    config = dataclasses.replace(KNOWN, choice_tables=tables, head=head, weight_decay=0.25, own_decay=2.0)
-    learner = hybrid.make(config, SCENARIO).learner
-    params = learner.init(jax.random.key(0), simulator.observe(_idle()[1])).model_params
-    ones, nothing = (jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value), params) for value in (1.0, 0.0))
-    pulled = jax.tree_util.tree_leaves_with_path(learner._decayed(nothing, ones))
-    own = {str(path) for path, _ in pulled if "'own'" in str(path)}
-    assert len(own) == (head > 0 or tables == "shared")
-    for path, leaf in pulled:
-        assert (leaf == (2.0 if str(path) in own else 0.25)).all(), path
-    without = hybrid.make(dataclasses.replace(config, weight_decay=0.0, own_decay=0.0), SCENARIO).learner
-    assert without._decayed(nothing, ones) is nothing
 
 
 @pytest.mark.parametrize(("end", "steps"), [(1.0, 5), (0.1, 5), (0.0, 2), (0.1, 1)])

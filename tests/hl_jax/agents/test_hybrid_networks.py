@@ -1,0 +1,88 @@
+"""Algorithm 1's networks: what the exact search reads of them, what devices share, and what tells them apart."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hl_jax.agents.hybrid import agent as hybrid
+from hl_jax.agents.hybrid.config import HybridConfig
+from hl_jax.agents.hybrid.networks import JointValue, SituatedValue, features_of
+from hl_jax.agents.world import observed_levels
+from hl_jax.scenario import Dynamics
+from hl_jax.search import joint
+from tests.helpers.builders import small_scenario
+
+SCENARIO = dataclasses.replace(small_scenario(users=2), constraint=80.0)
+LEVELS = observed_levels(SCENARIO)
+CONFIG = HybridConfig(model_penalty="known", q_penalty="known", choice_tables="state", head=16, width=8)
+MOVES = (0.1, 0.1)
+
+
+@pytest.mark.parametrize(
+    "network", [SituatedValue(3, 4, width=5, head=6), JointValue(3, 4, width=5, shared=True), JointValue(3, 4, width=5)]
+)
+def test_value_networks_are_what_the_exact_search_reads(network):
+    users, choices = 3, 4
+    features = jnp.asarray(np.random.default_rng(0).uniform(size=3 * users + 6), jnp.float32)
+    params = network.init(jax.random.key(0), features, jnp.zeros(users, jnp.int32))
+    random = np.random.default_rng(1)
+    params = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), params)
+    every = jnp.asarray(list(np.ndindex(*[choices] * users)), jnp.int32)
+    one_by_one = jax.vmap(lambda action: network.apply(params, features, action))(every)
+    at_once = joint.joint_values(network.apply(params, features, method="separable"))
+    np.testing.assert_allclose(at_once, one_by_one, rtol=1e-5, atol=1e-5)
+
+
+def test_devices_in_the_same_state_are_alike_until_their_own_tables_say_otherwise():
+    network = SituatedValue(users=2, choices=3, width=4, head=8)
+    features = features_of(jnp.array([0, 0, 1, 1, 0, 0, 3, 2, 0, 1, 0, 0]), LEVELS)  # P, M, B of both, then nodes
+    params = network.init(jax.random.key(1), features, jnp.zeros(2, jnp.int32))
+    first, second = (network.apply(params, features, jnp.array(one)) for one in ([0, 2], [2, 0]))
+    np.testing.assert_allclose(first, second, rtol=1e-6)
+    weak = features_of(jnp.array([0, 0, 1, 1, 1, 0, 3, 2, 0, 1, 0, 0]), LEVELS)  # S1's link
+    first, second = (network.apply(params, weak, jnp.array(one)) for one in ([0, 2], [2, 0]))
+    assert first != second
+    for place, same in (((0,), True), ((0, 0), False)):  # all choices of S1, or its first
+        own = {"params": params["params"] | {"own": params["params"]["own"].at[place].add(1.0)}}
+        first, second = (network.apply(own, features, jnp.array(one)) for one in ([0, 2], [2, 0]))
+        assert bool(np.isclose(first, second, rtol=1e-6)) == same
+
+
+def test_shared_tables_tell_devices_apart_by_their_own_alone():
+    network = JointValue(users=2, choices=3, width=4, shared=True)
+    features = features_of(jnp.array([0, 1, 1, 0, 0, 1, 3, 2, 0, 1, 0, 0]), LEVELS)  # not the same state
+    params = network.init(jax.random.key(1), features, jnp.zeros(2, jnp.int32))
+    first, second = (network.apply(params, features, jnp.array(one)) for one in ([0, 2], [2, 0]))
+    np.testing.assert_allclose(first, second, rtol=1e-6)
+    own = {"params": params["params"] | {"own": params["params"]["own"].at[0, 0].add(1.0)}}
+    first, second = (network.apply(own, features, jnp.array(one)) for one in ([0, 2], [2, 0]))
+    assert abs(first - second) > 0.1
+
+
+@pytest.mark.parametrize("tables", ["own", "shared", "state"])
+def test_only_differences_between_devices_are_pulled_by_their_decay(tables):
+    config = dataclasses.replace(CONFIG, choice_tables=tables, head=4, weight_decay=0.25, own_decay=2.0)
+    learner = hybrid.make(config, SCENARIO).learner
+    params = learner.init(jax.random.key(0), jnp.zeros(len(LEVELS), jnp.int32)).model_params
+    ones, nothing = (jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value), params) for value in (1.0, 0.0))
+    pulled = jax.tree_util.tree_leaves_with_path(learner._decayed(nothing, ones))
+    own = {str(path) for path, _ in pulled if "'own'" in str(path)}
+    assert len(own) == (tables != "own")
+    for path, leaf in pulled:
+        assert (leaf == (2.0 if str(path) in own else 0.25)).all(), path
+    without = hybrid.make(dataclasses.replace(config, weight_decay=0.0, own_decay=0.0), SCENARIO).learner
+    assert without._decayed(nothing, ones) is nothing
+
+
+def test_tables_follow_from_the_state_where_conditions_change():
+    auto = dataclasses.replace(CONFIG, choice_tables="auto")
+    moving = dataclasses.replace(SCENARIO, dynamics=Dynamics(MOVES, MOVES, MOVES, MOVES, MOVES, 0.1, 4))
+    for scenario, expected in ((SCENARIO, JointValue), (moving, SituatedValue)):
+        assert isinstance(hybrid.make(auto, scenario).learner.q_network, expected)
+        assert hybrid.make(auto, scenario).learner.q_network.users == scenario.users
+    assert hybrid.make(auto, SCENARIO).learner.q_network.shared
