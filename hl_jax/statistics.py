@@ -85,3 +85,38 @@ def summarize(values: Sequence[float | None]) -> Spread:
         iqm=plain(float(interquartile_mean(numbers))),
         iqm_interval=interval(interquartile_mean),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """A median over another; None where it isn't known, or is infinite."""
+
+    value: float | None
+    interval: tuple[float | None, float | None]  # 95 %, None at its upper end: it has none
+
+
+def ratio_of_medians(above: Sequence[float | None], below: Sequence[float | None], seed: int = 0) -> Ratio:
+    """Median of `above` over that of `below`, of seeds that have nothing to do with one another; None is infinite.
+
+    Each is resampled by itself. Where both medians are infinite nothing is known: the more resamples are so, the less
+    the interval says, and beyond its own 5 % it is told as unknown.
+    """
+
+    def numbers(values: Sequence[float | None]) -> np.ndarray:
+        return np.array([np.inf if value is None else float(value) for value in values])
+
+    def plain(value: float) -> float | None:
+        return None if not np.isfinite(value) else round(float(value), 4)
+
+    if not above or not below:
+        return Ratio(None, (None, None))
+    first, second = numbers(above), numbers(below)
+    generator = np.random.default_rng(seed)
+    drawn = [median(values[generator.integers(0, len(values), (RESAMPLES, len(values)))]) for values in (first, second)]
+    with np.errstate(invalid="ignore"):
+        found, middle = drawn[0] / drawn[1], median(first) / median(second)
+    known = np.sort(found[~np.isnan(found)])
+    if len(known) < 0.95 * RESAMPLES:
+        return Ratio(plain(float(middle)), (None, None))
+    low, high = known[int(0.025 * (len(known) - 1))], known[int(np.ceil(0.975 * (len(known) - 1)))]
+    return Ratio(plain(float(middle)), (plain(float(low)), plain(float(high))))

@@ -1,4 +1,4 @@
-"""What `factored` shows beyond the paper: `python -m launch.beyond --run_dir=FOLDER`, all rows or `--rows=cells,drift`.
+"""What goes beyond the paper: `python -m launch.beyond --run_dir=FOLDER`, all rows or `--rows=cells,drift`.
 
 Each row is measured by one function, judged by its bar, and kept as FOLDER/<row>.json with the command and versions
 that made it; README.md and the pictures are made from all rows that the folder holds. Rows can so be measured apart.
@@ -55,10 +55,11 @@ def measure(name: str, seeds: int, folder: pathlib.Path) -> Measured[Line]:
 def table(measured: dict[str, Measured[Line]]) -> str:
     """The table of all measured rows, and each row's lines, as Markdown."""
     parts = [
-        "# What `factored` shows",
+        "# Beyond the paper",
         "",
-        "Steps are real steps until every later decision keeps the constraint within 1 % of the optimum; 3 % noise "
-        "unless said. Each row's file says which command, commit and versions made it.",
+        "Of `factored`, if no other is named. Steps are real steps until every later decision keeps the constraint "
+        "within 1 % of the optimum; 3 % noise unless said. Each row's file says which command, commit and versions "
+        "made it.",
         "",
         "| row | what | bar | measured | met |",
         "|---|---|---|---|---|",
@@ -69,7 +70,7 @@ def table(measured: dict[str, Measured[Line]]) -> str:
         parts.append(f"| `{name}` | {row.title} | {row.bar} | {row.result(found.lines)} | {met} |")
     for name, found in measured.items():
         fields = [field.name for field in dataclasses.fields(ROWS[name].kind)]
-        columns = [column for column in fields if column not in ("steps", "users", "after")]
+        columns = [column for column in fields if column not in ("steps", "users", "after", "marks", "agent")]
         others = "; ".join(f"{', '.join(one.parts)} on another machine ({one.machine})" for one in found.elsewhere)
         parts += [
             "",

@@ -99,6 +99,31 @@ class EnduranceLine(Line):
 
 
 @dataclasses.dataclass(frozen=True)
+class Mark:
+    """What the policies of several seeds were worth in fresh states after so many real steps."""
+
+    after: int
+    mean_percent: float  # of the seeds' mean regrets
+    median_percent: float
+    worst_percent: float
+    kept: float  # part of the decisions that keep the constraint
+
+
+@dataclasses.dataclass(frozen=True)
+class ChangingLine(Line):
+    """An agent where conditions change."""
+
+    agent: str
+    users: int
+    constraint: str
+    budget_steps: int
+    steps_to_tolerance: Spread  # real steps until the mean regret is at most 2 % for good, the constraint kept
+    steps: tuple[int | None, ...]  # the same of each seed
+    marks: tuple[Mark, ...]
+    compute_s: float  # of one seed, median
+
+
+@dataclasses.dataclass(frozen=True)
 class BruteLine(Line):
     """The search's K best against brute force's."""
 

@@ -22,7 +22,12 @@ _FLAGFILE = re.compile(r"--?flagfile(=(?P<path>.*))?$", re.DOTALL)
 _PATH = re.compile(rf"--?(?P<name>{'|'.join(READ)})=(?P<path>.+)$", re.DOTALL)
 
 
-def _lines(path: pathlib.Path) -> list[str]:
+def lines(path: pathlib.Path) -> list[str]:
+    """A flag file's lines, less empty ones and comments.
+
+    Raises:
+      InputError: if it can't be read, or isn't UTF-8.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -68,7 +73,7 @@ def expanded(arguments: Sequence[str]) -> list[str]:
             opened += 1
             if path in inside or opened > MOST_FILES:
                 raise InputError(f"flagfile: expected files that don't name themselves, found {path} again")
-            yield from each(_lines(path), (*inside, path))
+            yield from each(lines(path), (*inside, path))
 
     command, *flags = arguments
     # What comes after "--" isn't flags.

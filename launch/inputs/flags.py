@@ -6,10 +6,12 @@ its limits are written once. A flag that isn't given has the chosen agent's defa
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import pathlib
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -17,6 +19,7 @@ from absl import flags
 from hl_jax.agents import registry
 from hl_jax.objective import constraint_value
 from hl_jax.scenario import KNOBS, Scenario, shown
+from launch.host import flagfiles
 from launch.host.errors import InputError
 from launch.inputs import agents, scenario_files
 from launch.inputs.settings import Settings
@@ -212,6 +215,45 @@ def agent_config(agent: str) -> Any:
         return config(**given)
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+@contextlib.contextmanager
+def given(values: Mapping[str, str]) -> Iterator[None]:
+    """The flags as if these had been on the command line, and as they were afterwards.
+
+    Raises:
+      InputError: if a flag's parser refuses its value.
+    """
+    old = {name: (FLAGS[name].value, FLAGS[name].present) for name in values}
+    try:
+        for name, text in values.items():
+            try:
+                FLAGS[name].parse(text)
+            except (flags.Error, ValueError) as error:
+                raise InputError(str(error)) from error
+        yield
+    finally:
+        for name, (value, present) in old.items():
+            FLAGS[name].value, FLAGS[name].present = value, present
+
+
+def config_from(path: pathlib.Path, agent: str) -> Any:
+    """The agent's configuration with a flag file's constants.
+
+    Raises:
+      InputError: if the file can't be read, or holds anything but constants of this agent.
+    """
+    values = {}
+    known = {field.name for field in dataclasses.fields(_KINDS[agent].config)}
+    for line in flagfiles.lines(path):
+        name, equals, text = line.removeprefix("--").partition("=")
+        if line == f"--agent={agent}":
+            continue
+        if not line.startswith("--") or not equals or name not in known:
+            raise InputError(f"flagfile: expected --CONSTANT=VALUE of {agent}, found {line!r} in {path}")
+        values[name] = text
+    with given(values):
+        return agent_config(agent)
 
 
 # Seeds are int32 keys; each has a history of its own in memory.

@@ -109,6 +109,14 @@ def interval(bounds: Sequence[float | None]) -> str:
     return "never" if low is None else f"{low:,.0f} to {'never' if high is None else f'{high:,.0f}'}"
 
 
+def times_between(bounds: Sequence[float | None]) -> str:
+    """Both ends of an interval of ratios; None at its upper end is no end, at both is nothing known."""
+    low, high = bounds
+    if low is None:
+        return "unknown"
+    return f"{times(low)} to {'any' if high is None else times(high)}"
+
+
 def minutes(value: float | None) -> str:
     """A time in minutes."""
     return "never" if value is None else _short(value)

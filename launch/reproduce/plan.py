@@ -7,16 +7,22 @@ from collections.abc import Collection
 from launch.host.errors import InputError
 from launch.inputs import public
 from launch.reproduce.sections import SECTIONS
-from launch.reproduce.units import Case, Unit, settings
+from launch.reproduce.units import LITERATURE, TOLD, UNTOLD, Case, Unit, settings
 
 AGENTS = ("hybrid", "dqn", "q_learning", public.NAME)
-SEEDS = {"hybrid": 10, "dqn": 5, "q_learning": 5, public.NAME: 5}
+SEEDS = {"hybrid": 20, "dqn": 20, "q_learning": 5, public.NAME: 5}
+MOST_SEEDS = {TOLD: 20, UNTOLD: 10, LITERATURE: 5}
 QUICK_SEEDS = 2
 
 
 def tables() -> tuple[str, ...]:
     """The sections that can be asked for: those that need units of work."""
     return tuple(name for name, section in SECTIONS.items() if section.cases(quick=False))
+
+
+def seeds_of(case: Case, quick: bool) -> int:
+    """How many a case gets."""
+    return QUICK_SEEDS if quick else min(SEEDS[case.agent], MOST_SEEDS[case.knowledge])
 
 
 def units(asked: Collection[str], chosen: Collection[str], seeds: int, quick: bool) -> list[Unit]:
@@ -34,7 +40,6 @@ def units(asked: Collection[str], chosen: Collection[str], seeds: int, quick: bo
         raise InputError(
             f"--agents: expected one that --tables={','.join(asked)} needs, found only {', '.join(chosen)}"
         )
-    usual = dict.fromkeys(AGENTS, QUICK_SEEDS) if quick else SEEDS
-    found = [Unit(case, tuple(names), settings(case, seeds or usual[case.agent])) for case, names in needed.items()]
+    found = [Unit(case, tuple(names), settings(case, seeds or seeds_of(case, quick))) for case, names in needed.items()]
     # The paper's own agent first, then from few users to many: what is cheap and matters most is there early.
     return sorted(found, key=lambda unit: (AGENTS.index(unit.case.agent), unit.case.users))

@@ -9,7 +9,6 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from hl_jax.agents import registry
 from launch.host.records import as_data
 from launch.host.worklog import WorkLog
 from launch.inputs import paper
@@ -20,7 +19,7 @@ from launch.report.plotting import Picture
 from launch.reproduce import plan
 from launch.reproduce.sections import SECTIONS, section
 from launch.reproduce.sections.section import Section, Shortfall, Work
-from launch.reproduce.units import Unit
+from launch.reproduce.units import Unit, constants_of
 
 TITLE = "The paper's tables, ours beside the printed"
 
@@ -33,6 +32,8 @@ class Planned:
     users: int
     constraint: str
     agent: str
+    knowledge: str
+    noise: float | None
     seeds: int
     tables: tuple[str, ...]  # the sections that need it
     folder: str
@@ -44,9 +45,10 @@ class Given:
     """What an agent was given at some number of users."""
 
     agent: str
+    knowledge: str
     users: int
     seeds: int
-    changes: dict[str, int | float]  # from its defaults
+    changes: dict[str, int | float]  # from its defaults, or its flag file
     why: str
     evaluations: int
     most_steps: int  # real ones, of any seed
@@ -70,7 +72,7 @@ class Report:
     units: tuple[Planned, ...]
     run: Made
     given: tuple[Given, ...]
-    defaults: dict[str, object]  # each agent's constants
+    defaults: dict[str, object]  # each agent's constants, by what it is told
     sections: dict[str, Section]
     contradictions: tuple[Contradiction, ...]
     shortfalls: tuple[Shortfall, ...]
@@ -122,7 +124,7 @@ def build(units: Sequence[Unit], out: pathlib.Path, *, command: str, quick: bool
         units=planned,
         run=run,
         given=_given(work),
-        defaults={name: kind.config() for name, kind in registry.AGENTS.items()},
+        defaults={f"{unit.case.agent} ({unit.case.knowledge})": constants_of(unit.case) for unit in units},
         sections=sections,
         contradictions=tuple(
             Contradiction(f"{row.experiment}/{row.limit}", row.contradiction)
@@ -144,13 +146,14 @@ def _planned(unit: Unit, work: Work) -> Planned:
 
 
 def _given(work: Work) -> tuple[Given, ...]:
-    """For each agent and number of users, by the first of its units."""
-    found: dict[tuple[str, int], list[Unit]] = {}
+    """For each agent, its knowledge and a number of users, by the first of its units."""
+    found: dict[tuple[str, str, int], list[Unit]] = {}
     for unit in work.units:
-        found.setdefault((unit.case.agent, unit.case.users), []).append(unit)
+        found.setdefault((unit.case.agent, unit.case.knowledge, unit.case.users), []).append(unit)
     return tuple(
         Given(
             agent=agent,
+            knowledge=knowledge,
             users=users,
             seeds=len(units[0].settings.seeds),
             changes=units[0].budget.changes,
@@ -161,7 +164,7 @@ def _given(work: Work) -> tuple[Given, ...]:
                 default=0,
             ),
         )
-        for (agent, users), units in found.items()
+        for (agent, knowledge, users), units in found.items()
     )
 
 
@@ -209,20 +212,28 @@ def _doubts(report: Report) -> list[Block]:
 
 def _run(report: Report) -> list[Block]:
     rows = []
-    for entry in sorted(report.given, key=lambda entry: (plan.AGENTS.index(entry.agent), entry.users)):
+    for entry in sorted(report.given, key=lambda entry: (plan.AGENTS.index(entry.agent), entry.knowledge, entry.users)):
         changes = ", ".join(f"{name}={value}" for name, value in entry.changes.items()) or "none"
         steps = f"{entry.most_steps:,}" if entry.most_steps else "–"
-        numbers = (str(entry.users), steps, str(entry.evaluations), str(entry.seeds), changes, entry.why)
-        rows.append((Cell(entry.agent), *map(Cell, numbers)))
-    columns = ("Agent", "Users", "most real steps", "evaluations", "seeds", "departures from its defaults", "why")
+        texts = (str(entry.users), steps, str(entry.evaluations), str(entry.seeds), changes, entry.why)
+        rows.append((Cell(entry.agent), Cell(entry.knowledge), *map(Cell, texts)))
+    numbers = (
+        "Users",
+        "most real steps",
+        "evaluations",
+        "seeds",
+        "departures from its constants",
+        "why, or from where",
+    )
+    columns = ("Agent", "Penalty", *numbers)
     return [
         Heading("What was run"),
         Bullets(tuple(report.run.facts())),
         Paragraph(
-            "What each agent was given; all other constants are its defaults (in report.json). How they were chosen, "
-            "and what else was tried, is in `data/results/tuning`."
+            "What each agent was given. All other constants (in report.json) are its defaults, or its flag file's "
+            "where it isn't told the penalty; `data/results/tuning` says how they were chosen, and what else was tried."
         ),
-        Table(columns, tuple(rows), (), 2),
+        Table(columns, tuple(rows), (), 3),
     ]
 
 

@@ -11,7 +11,7 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hl_jax.objective import constraint_value
 from hl_jax.scenario import Scenario
@@ -20,12 +20,16 @@ from launch.host.files import ROOT
 from launch.host.text import counted
 from launch.host.worklog import WorkLog
 from launch.inputs import agents, public, scenario_files
+from launch.inputs.flags import config_from
 from launch.inputs.settings import Settings
 from launch.runs.folder import RunFolder
 from launch.runs.summary import Summary
 from launch.runs.unit import run
 
 SECONDS_A_MINUTE = 60.0
+
+
+TOLD, UNTOLD, LITERATURE = "told", "untold", "literature"
 
 
 class Case(NamedTuple):
@@ -35,6 +39,8 @@ class Case(NamedTuple):
     users: int
     constraint: str
     agent: str
+    knowledge: str = TOLD  # of what breaks the constraint: told, untold, or untold and set as the literature would
+    noise: float | None = None  # instead of the experiment's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +74,27 @@ BUDGETS: dict[tuple[str, int], Budget] = {
 }
 
 
+# Told is what the defaults are; the others' constants are flag files, for launch.train as well.
+FLAG_FILES = {
+    ("hybrid", UNTOLD): "hybrid-untold",
+    ("hybrid", LITERATURE): "literal",
+    ("dqn", UNTOLD): "dqn-untold",
+    ("dqn", LITERATURE): "dqn-literature",
+    ("q_learning", UNTOLD): "q_learning-untold",
+    (public.NAME, LITERATURE): "sb3_dqn-literature",
+}
+
+
+SECONDS = {
+    "hybrid-untold": 15.0,
+    "literal": 12.0,
+    "dqn-untold": 8.0,
+    "dqn-literature": 40.0,
+    "q_learning-untold": 46.0,
+    "sb3_dqn-literature": 30.0,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Unit:
     """One training: some seeds of an agent in one scenario."""
@@ -79,7 +106,7 @@ class Unit:
     @property
     def folder(self) -> str:
         """Name of its run folder."""
-        experiment, users, constraint, agent = self.case
+        experiment, users, constraint, agent, *_ = self.case
         return f"{experiment}-{users}-{constraint}-{agent}-{self.settings.digest[:8]}"
 
     def run_folder(self, out: pathlib.Path) -> RunFolder:
@@ -89,18 +116,28 @@ class Unit:
     @property
     def title(self) -> str:
         """How it is called in messages."""
-        experiment, users, limit, agent = self.case
+        experiment, users, limit, agent, knowledge, noise = self.case
         many = "1 user" if users == 1 else f"{users} users"
-        return f"{agent}, experiment {experiment}, {many}, constraint {constraint_text(limit)}"
+        of = agent if knowledge == TOLD else f"{agent} ({knowledge})"
+        noisy = "" if noise is None else f", {100.0 * noise:g} % noise"
+        return f"{of}, experiment {experiment}, {many}, constraint {constraint_text(limit)}{noisy}"
 
     @property
     def budget(self) -> Budget:
-        return BUDGETS[self.case.agent, self.case.users]
+        return budget(self.case)
 
     @property
     def weight(self) -> float:
         """About how many core seconds it takes."""
         return self.budget.seconds * len(self.settings.seeds)
+
+
+def budget(case: Case) -> Budget:
+    """What a case's agent is given."""
+    if case.knowledge == TOLD:
+        return BUDGETS[case.agent, case.users]
+    name = FLAG_FILES[case.agent, case.knowledge]
+    return Budget({}, SECONDS[name], f"data/flags/{name}.flags")
 
 
 def constraint_text(constraint: str) -> str:
@@ -119,14 +156,23 @@ def scenario_of(experiment: str, users: int, constraint: str) -> Scenario:
     return dataclasses.replace(scenario, constraint=constraint_value(constraint, scenario.pool))
 
 
+def constants_of(case: Case) -> Any:
+    """The constants of a case's agent, less what its budget changes."""
+    if case.knowledge == TOLD:
+        return agents.kind_of(case.agent).config()
+    return config_from(ROOT / "data" / "flags" / f"{FLAG_FILES[case.agent, case.knowledge]}.flags", case.agent)
+
+
 def settings(case: Case, seeds: int) -> Settings:
-    """A unit's settings: the agent's defaults with its budget's changes."""
-    defaults = agents.kind_of(case.agent).config()
+    """A unit's settings: the agent's constants with its budget's changes."""
+    scenario = scenario_of(case.experiment, case.users, case.constraint)
+    if case.noise is not None:
+        scenario = dataclasses.replace(scenario, noise=case.noise)
     return Settings(
-        scenario=scenario_of(case.experiment, case.users, case.constraint),
+        scenario=scenario,
         constraint=case.constraint,
         agent=case.agent,
-        config=dataclasses.replace(defaults, **BUDGETS[case.agent, case.users].changes),
+        config=dataclasses.replace(constants_of(case), **budget(case).changes),
         seeds=tuple(range(seeds)),
         lanes=1,
     )

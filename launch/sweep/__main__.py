@@ -16,7 +16,7 @@ from absl import flags
 
 from launch.host import errors
 from launch.host.errors import InputError
-from launch.inputs.flags import define_agent, define_given_agent
+from launch.inputs.flags import define_agent, define_given_agent, given
 from launch.runs.folder import failures
 from launch.sweep import axes, collect, page, plan, report, search, work
 from launch.sweep.executors import EXECUTORS
@@ -80,19 +80,19 @@ ABOUT = (
 
 def _grids() -> tuple[tuple[axes.Grid, ...], dict[str, str]]:
     """The grids that the flags and the sweep file ask for, and the flags that the file shares."""
-    given = axes.from_flags(_GRID.value)
+    asked = axes.from_flags(_GRID.value)
     shared: dict[str, str] = {}
     grids: tuple[axes.Grid, ...] = ()
     if _FILE.value:
         shared, grids = axes.from_file(pathlib.Path(_FILE.value))
-    every = [*given, *(axis for grid in grids for axis in grid.axes)]
+    every = [*asked, *(axis for grid in grids for axis in grid.axes)]
     named = [value for axis in every if axis.name == "agent" for value in axis.values]
     for agent in (*named, shared.get("agent", FLAGS.agent)):
         define_agent(agent)
     if _FILE.value:
         plan.check_names(sorted(shared.keys() - set(SHARED)))
     # The command line goes before the file.
-    return axes.combined(grids, given), {name: text for name, text in shared.items() if not FLAGS[name].present}
+    return axes.combined(grids, asked), {name: text for name, text in shared.items() if not FLAGS[name].present}
 
 
 def _sweeping(out: pathlib.Path) -> AbstractContextManager[work.Sweep]:
@@ -152,8 +152,8 @@ SEARCHES: dict[str, Callable[[Sequence[axes.Grid], pathlib.Path], Searched]] = {
 
 def _command() -> str:
     """What runs this sweep again."""
-    given = [one for one in sys.argv[1:] if "report_only" not in one]
-    return shlex.join(["python", "-m", "launch.sweep", *given])
+    asked = [one for one in sys.argv[1:] if "report_only" not in one]
+    return shlex.join(["python", "-m", "launch.sweep", *asked])
 
 
 def main() -> int:
@@ -161,7 +161,7 @@ def main() -> int:
     _check_flags()
     grids, shared = _grids()
     out = pathlib.Path(FLAGS.run_dir or "runs/sweep")
-    with plan.given(shared):
+    with given(shared):
         try:
             sweep, chosen = SEARCHES[_SEARCH.value](grids, out)
         except KeyboardInterrupt:

@@ -7,19 +7,18 @@ parsers and checks of `launch.train` before anything runs.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import hashlib
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
 from hl_jax import training
 from launch.host.errors import InputError
 from launch.inputs import agents
-from launch.inputs.flags import HOW_TO_RUN, own_flags, settings
+from launch.inputs.flags import HOW_TO_RUN, given, own_flags, settings
 from launch.inputs.settings import Settings
 from launch.runs.folder import RunFolder
 from launch.sweep.axes import Assignment
@@ -49,26 +48,6 @@ def check_names(names: Sequence[str]) -> None:
             near = difflib.get_close_matches(name, sorted(known), 1)
             hint = f" (did you mean {near[0]}?)" if near else " (python -m launch.train --helpfull lists them)"
             raise InputError(f"--grid: expected a flag of launch.train, found {name}{hint}")
-
-
-@contextlib.contextmanager
-def given(values: Mapping[str, str]) -> Iterator[None]:
-    """The flags as if these had been on the command line, and as they were afterwards.
-
-    Raises:
-      InputError: if a flag's parser refuses its value.
-    """
-    old = {name: (FLAGS[name].value, FLAGS[name].present) for name in values}
-    try:
-        for name, text in values.items():
-            try:
-                FLAGS[name].parse(text)
-            except (flags.Error, ValueError) as error:
-                raise InputError(str(error)) from error
-        yield
-    finally:
-        for name, (value, present) in old.items():
-            FLAGS[name].value, FLAGS[name].present = value, present
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,9 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from hl_jax.agents.hybrid.config import HybridConfig
 from hl_jax.scenario import Device, Dynamics, ModelPool, Node, Scenario, Timing
+from launch.inputs.flags import config_from
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SCENARIOS = ROOT / "data" / "scenarios"
@@ -39,6 +41,12 @@ DYNAMICS = Dynamics(
 )
 # Joint choices of these scenarios: three models, then edge and cloud.
 D0, D1, D2, EDGE, CLOUD = range(5)
+
+
+def literal(**changes: Any) -> HybridConfig:
+    """Hybrid's constants by the letter of Algorithm 1 (data/flags/literal.flags), with changes."""
+    found: HybridConfig = config_from(ROOT / "data" / "flags" / "literal.flags", "hybrid")
+    return dataclasses.replace(found, **changes)
 
 
 def small_scenario(users: int = 3, **changes: Any) -> Scenario:

@@ -60,7 +60,7 @@ def write_unit(out: pathlib.Path, made: Unit, seeds: Sequence[SeedSummary]) -> N
     """A finished unit's folder. The regret falls from 300 % to 0 (to 20 % where a seed never gets there)."""
     folder, whole = made.run_folder(out), [seed for seed in seeds if seed.failed is None]
     folder.path.mkdir(parents=True)
-    experiment, users, constraint, agent = made.case
+    experiment, users, constraint, agent, *_ = made.case
     summary = Summary(
         experiment=experiment,
         agent=agent,

@@ -14,7 +14,6 @@ import pytest
 
 from hl_jax import evaluation, health, simulator, training
 from hl_jax.agents.factored import agent as factored
-from hl_jax.agents.hybrid.config import HybridConfig
 from hl_jax.agents.q_learning import agent as q_learning
 from hl_jax.agents.world import Totals
 from hl_jax.objective import sufficient_penalty
@@ -26,12 +25,12 @@ from launch.inputs.settings import Settings
 from launch.runs import on_simulator as simulated
 from launch.runs import unit
 from launch.runs.folder import RunFolder
-from tests.helpers.builders import small_scenario
+from tests.helpers.builders import literal, small_scenario
 from tests.helpers.trees import assert_identical, plain
 
 USERS = 2
 SCENARIO = small_scenario(USERS, constraint=80.0, noise=0.03)
-SMALL = HybridConfig(
+SMALL = literal(
     epochs=4,
     direct_sessions=2,
     direct_steps=2,

@@ -83,7 +83,16 @@ def planning(learner: Learner, world: World, run: Run, plan: EpochPlan) -> tuple
                 agent = learner.plan_imagined(run.agent, action, state)
             return run.replace(agent=agent), index + 1
 
-        run, _ = world.repeat(new, try_one, (run.replace(agent=agent), jnp.int32(0)))
+        def look(carry: tuple[Run, chex.Array]) -> tuple[Run, chex.Array]:
+            run, index = carry
+            run, obs, info = real_step(world, run, learner.joint(actions[index]))
+            agent = learner.observe(run.agent, actions[index], info["cost_ms"], info["art_ms"], obs)
+            return run.replace(agent=agent), index + 1
+
+        run = run.replace(agent=agent)
+        if learner.config.planning_step == "mixed":
+            run, _ = world.repeat(jnp.minimum(learner.config.k_real, new), look, (run, jnp.int32(0)))
+        run, _ = world.repeat(new, try_one, (run, jnp.int32(0)))
         return run, following
 
     def session(carry: tuple[Run, chex.Array]) -> tuple[Run, chex.Array]:

@@ -13,20 +13,24 @@ from hl_jax.objective import PENALTY_FACTOR
 class HybridConfig:
     """Algorithm 1. Names follow the paper's: N, N_direct, T_direct, N_world, N_suggest, T_suggest, N_plan, K, alpha."""
 
-    epochs: int = option(60, "N, epochs of the run", low=1)
-    direct_sessions: int = option(10, "N_direct, sessions of direct RL in an epoch at alpha 0", low=0)
+    epochs: int = option(160, "N, epochs of the run", low=1)
+    direct_sessions: int = option(5, "N_direct, sessions of direct RL in an epoch at alpha 0", low=0)
     direct_steps: int = option(5, "T_direct, real steps in a direct session", low=1)
     direct_updates: int = option(20, "minibatches after each direct session (lines 14 and 15)", low=1)
     world_sessions: int = option(1000, "N_world, system-model minibatches in an epoch at alpha 0", low=0)
-    suggest_sessions: int = option(2, "N_suggest, sessions of suggestion in an epoch at alpha 1", low=0)
-    suggest_steps: int = option(3, "T_suggest, planning steps in a suggestion session", low=1)
+    suggest_sessions: int = option(4, "N_suggest, sessions of suggestion in an epoch at alpha 1", low=0)
+    suggest_steps: int = option(1, "T_suggest, planning steps in a suggestion session", low=1)
     plan_sessions: int = option(500, "N_plan, planning minibatches in an epoch at alpha 1", low=0)
     # 60 needs fewer steps, but can't tell decisions 0.3 % apart; 30 fails now and then (docs/ablations.md).
     k_best: int = option(300, "K, best predicted actions tried at each planning step; all where there are fewer", low=1)
     alpha_schedule: str = option("linear", "alpha over epochs: linear (epoch/N, the paper's), exp, or constant:VALUE")
     planning_step: str = option(
-        "real", "whether line 30 takes a step in the environment or in the system model", choices=("real", "model")
+        "model",
+        "whether line 30 takes a step in the environment (real), in the system model, or (mixed) the first --k_real of "
+        "a planning step's suggestions also in the environment, for D_direct and D_world to learn from",
+        choices=("real", "model", "mixed"),
     )
+    k_real: int = option(3, "suggestions of a planning step that --planning_step=mixed tries for real", low=0)
     gamma: float = option(
         0.0,
         "discount of the next state's value; a decision hardly changes what the next one costs",
@@ -34,64 +38,64 @@ class HybridConfig:
         high=0.999,
     )
     epsilon_start: float = option(1.0, "probability of a random joint action in the first epoch", low=0.0, high=1.0)
-    epsilon_end: float = option(0.05, "the same once it has fallen", low=0.0, high=1.0)
-    epsilon_epochs: float = option(0.25, "part of the epochs over which epsilon falls linearly", low=0.0, high=1.0)
+    epsilon_end: float = option(0.1, "the same once it has fallen", low=0.0, high=1.0)
+    epsilon_epochs: float = option(0.025, "part of the epochs over which epsilon falls linearly", low=0.0, high=1.0)
     explore: str = option(
-        "joint",
+        "feasible",
         "what line 9 draws at random with probability epsilon: the joint action, each device's choice by itself "
-        "(choice), or the same of those joint actions alone that keep the constraint, where Q knows it (feasible)",
+        "(choice), or the same of those joint actions alone that keep the constraint (feasible), where Q knows it",
         choices=("joint", "choice", "feasible"),
     )
     model_penalty: str = option(
-        "learned",
+        "known",
         "the system model predicts the cost (learned), or the average response time, as section III says, to which "
         "what breaking the constraint costs is added (known: accuracies and constraint are the orchestrator's own)",
         choices=("learned", "known"),
     )
     q_penalty: str = option(
-        "learned",
+        "known",
         "Q is the cost (learned), or the average response time, and what breaks the constraint is out of the question "
         "(known)",
         choices=("learned", "known"),
     )
     loss: str = option(
-        "squared",
+        "relative",
         "what both networks learn from: squared errors, or squared errors relative to what was observed (at least a "
         "hundredth of --cost_scale_ms), since noise and tolerance are in proportion to it",
         choices=("squared", "relative"),
     )
-    weight_decay: float = option(0.0, "pull of both networks' weights towards 0 (AdamW)", low=0.0, high=1.0)
+    weight_decay: float = option(3e-3, "pull of both networks' weights towards 0 (AdamW)", low=0.0, high=1.0)
     plan_key: str = option(
-        "action",
+        "state",
         "by what line 29 tells whether D_plan holds a suggestion: its action, or its state and action",
         choices=("action", "state"),
     )
     plan_start: str = option(
-        "current",
+        "seen",
         "state in which a session of suggestion starts: the current one, or one drawn from D_world",
         choices=("current", "seen"),
     )
     imagined: str = option(
-        "kept",
-        "what D_plan's imagined costs are when they are learned from: as first imagined, or as the system model has "
-        "them now",
+        "renewed",
+        "what D_plan's costs are, where line 30 only imagines them, when they are learned from: as first imagined, or "
+        "as the system model has them now",
         choices=("kept", "renewed"),
     )
     suggested: str = option(
-        "model",
+        "both",
         "whose best actions line 26 suggests: the system model's, or for one half Q's own (both), so that what Q takes "
         "to be better than it is gets corrected",
         choices=("model", "both"),
     )
     choice_tables: str = option(
-        "own",
+        "auto",
         "by what a device's choice adds to what both networks predict: numbers of its own, numbers that all devices "
         "share and a difference of its own (shared), or what a layer shared by all devices makes of its state and the "
         "nodes', with that difference (state); auto: state where conditions change, else shared",
         choices=("auto", "own", "shared", "state"),
     )
     own_decay: float = option(
-        0.0,
+        0.5,
         "pull of both networks' differences between devices towards 0, instead of --weight_decay",
         low=0.0,
         high=100.0,
@@ -99,11 +103,11 @@ class HybridConfig:
     head: int = option(64, "hidden units of the layer that tables of the state come from", low=1, high=4096)
     width: int = option(64, "hidden units of the Q-network and of the system model", low=1, high=4096)
     batch: int = option(64, "transitions in a minibatch", low=1, high=2**16)
-    q_learning_rate: float = option(5e-3, "Adam's step for the Q-network at the start", low=0.0, high=1.0)
-    model_learning_rate: float = option(1e-2, "Adam's step for the system model at the start", low=0.0, high=1.0)
-    learning_rate_end: float = option(0.02, "part of both steps that is left at the end (cosine)", low=0.0, high=1.0)
+    q_learning_rate: float = option(3e-3, "Adam's step for the Q-network at the start", low=0.0, high=1.0)
+    model_learning_rate: float = option(2e-2, "Adam's step for the system model at the start", low=0.0, high=1.0)
+    learning_rate_end: float = option(1.0, "part of both steps that is left at the end (cosine)", low=0.0, high=1.0)
     epoch_rate_end: float = option(
-        1.0,
+        0.02,
         "part of both steps that is left at the end of each phase of an epoch: direct RL, learning the model, planning "
         "(cosine)",
         low=0.0,
@@ -113,7 +117,7 @@ class HybridConfig:
     world_capacity: int = option(8192, "transitions D_world holds", low=2, high=2**22)
     plan_capacity: int = option(8192, "transitions D_plan holds", low=2, high=2**22, power_of_two=True)
     priority_exponent: float = option(
-        0.2, "0 draws uniformly, 1 in proportion to the TD error; much of which is noise here", low=0.0, high=1.0
+        0.6, "0 draws uniformly, 1 in proportion to the TD error; much of which is noise here", low=0.0, high=1.0
     )
     beta_start: float = option(0.4, "importance correction in the first epoch; rises to 1", low=0.0, high=1.0)
     cost_scale_ms: float = option(100.0, "costs are divided by this before a network sees them", low=1e-3)
@@ -123,10 +127,6 @@ class HybridConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.imagined == "renewed" and self.planning_step == "real":
-            raise ValueError("--imagined: expected kept with --planning_step=real, found renewed")
-        if self.explore == "feasible" and self.q_penalty == "learned":
-            raise ValueError("--q_penalty: expected known with --explore=feasible, found learned")
         if self.q_penalty == "known" and self.model_penalty == "learned":
             raise ValueError("--model_penalty: expected known with --q_penalty=known, found learned")
         alpha_at(self.alpha_schedule, 1, self.epochs)
@@ -139,21 +139,23 @@ class HybridConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DqnConfig(HybridConfig):
-    """Direct RL alone, learning after each step.
+    """Direct RL alone, with hybrid's networks and what it knows; what data/results/tuning searched is written out."""
 
-    Of the two best settings in data/results/tuning the one that stays the better at five users. All that was searched
-    is written out, so that it doesn't follow `HybridConfig`.
-    """
-
-    epochs: int = retuned(HybridConfig, "epochs", 200)
-    direct_sessions: int = retuned(HybridConfig, "direct_sessions", 100)
-    direct_steps: int = retuned(HybridConfig, "direct_steps", 1)
-    direct_updates: int = retuned(HybridConfig, "direct_updates", 10)
+    epochs: int = retuned(HybridConfig, "epochs", 120)
+    direct_sessions: int = retuned(HybridConfig, "direct_sessions", 5)
+    direct_steps: int = retuned(HybridConfig, "direct_steps", 5)
+    direct_updates: int = retuned(HybridConfig, "direct_updates", 100)
     gamma: float = retuned(HybridConfig, "gamma", 0.0)
-    q_learning_rate: float = retuned(HybridConfig, "q_learning_rate", 3.6e-3)
-    epsilon_end: float = retuned(HybridConfig, "epsilon_end", 0.05)
-    priority_exponent: float = retuned(HybridConfig, "priority_exponent", 0.2)
-    penalty_factor: float = retuned(HybridConfig, "penalty_factor", 1.2)
+    q_learning_rate: float = retuned(HybridConfig, "q_learning_rate", 1e-2)
+    learning_rate_end: float = retuned(HybridConfig, "learning_rate_end", 0.02)
+    epoch_rate_end: float = retuned(HybridConfig, "epoch_rate_end", 1.0)
+    epsilon_end: float = retuned(HybridConfig, "epsilon_end", 0.1)
+    epsilon_epochs: float = retuned(HybridConfig, "epsilon_epochs", 0.03)
+    loss: str = retuned(HybridConfig, "loss", "relative")
+    choice_tables: str = retuned(HybridConfig, "choice_tables", "auto")
+    own_decay: float = retuned(HybridConfig, "own_decay", 0.5)
+    weight_decay: float = retuned(HybridConfig, "weight_decay", 3e-3)
+    priority_exponent: float = retuned(HybridConfig, "priority_exponent", 0.6)
 
 
 def alpha_at(schedule: str, epoch: int, epochs: int) -> float:

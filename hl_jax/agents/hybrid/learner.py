@@ -146,7 +146,8 @@ class Learner:
         """Lines 9 and 10: epsilon-greedy joint action (index)."""
         key, explore_key, action_key = jax.random.split(agent.key, 3)
         if self.config.explore != "joint":
-            drawn_by = self._by_choice if self.config.explore == "choice" else self._feasible
+            keeps = self.config.explore == "feasible" and self.config.q_penalty == "known"
+            drawn_by = self._feasible if keeps else self._by_choice
             return agent.replace(key=key), drawn_by(agent, action_key, epsilon)
         explore = jax.random.uniform(explore_key) < epsilon
         # Drawn outside the branch: `vmap` turns the branches into a select, whose key would count as used twice.
@@ -386,7 +387,7 @@ class Learner:
         def update(session: chex.Array, carry: tuple[AgentState, chex.Array]) -> tuple[AgentState, chex.Array]:
             agent, _error = carry
             rate = plan.q_learning_rate * self._left(session, sessions)
-            renewed = self.config.imagined == "renewed"
+            renewed = self.config.imagined == "renewed" and self.config.planning_step != "real"
             agent, buffer, error = self._learn(agent, agent.plan.prioritized, plan, rate, renewed)
             return agent.replace(plan=dataclasses.replace(agent.plan, prioritized=buffer)), error
 

@@ -23,7 +23,7 @@ class QLearningConfig:
         choices=("joint", "choice"),
     )
     q_penalty: str = option(
-        "learned",
+        "known",
         "Q is the cost (learned), or the average response time, and what breaks the constraint is never tried (known)",
         choices=("learned", "known"),
     )

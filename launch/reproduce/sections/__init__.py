@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from launch.reproduce.sections.changing import Changing
 from launch.reproduce.sections.factored import Factored
 from launch.reproduce.sections.figure3 import Figure3
+from launch.reproduce.sections.knowledge import Knowledge
 from launch.reproduce.sections.peer import Peer
 from launch.reproduce.sections.section import Section
 from launch.reproduce.sections.table5 import Table5
 from launch.reproduce.sections.table6 import Table6
 from launch.reproduce.sections.table7 import Table7
 
-SECTIONS: dict[str, type[Section]] = {kind.name: kind for kind in (Table5, Table6, Table7, Figure3, Peer, Factored)}
+SHOWN: tuple[type[Section], ...] = (Table5, Table6, Knowledge, Changing, Table7, Figure3, Peer, Factored)
+SECTIONS: dict[str, type[Section]] = {kind.name: kind for kind in SHOWN}

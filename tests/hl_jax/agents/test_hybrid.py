@@ -14,7 +14,6 @@ import pytest
 from hl_jax import evaluation, simulator, training
 from hl_jax.agents.hybrid import agent as hybrid
 from hl_jax.agents.hybrid.agent import Hybrid
-from hl_jax.agents.hybrid.config import HybridConfig
 from hl_jax.agents.hybrid.learner import Learner
 from hl_jax.agents.hybrid.state import Goal
 from hl_jax.agents.world import Run, compiled_world
@@ -22,14 +21,14 @@ from hl_jax.objective import Penalty, sufficient_penalty
 from hl_jax.optimum import oracle
 from hl_jax.scenario import Device, Node, Scenario
 from hl_jax.simulator import Orchestration
-from tests.helpers.builders import small_scenario
+from tests.helpers.builders import literal, small_scenario
 from tests.helpers.trees import again, assert_identical, plain
 
 USERS, CHOICES, EPOCHS = 2, 5, 12
 ACTIONS = CHOICES**USERS
 LEVELS = tuple(simulator.observation_levels(USERS).tolist())
 NO_GOAL = Goal.of(0.0, Penalty())
-CONFIG = HybridConfig(
+CONFIG = literal(
     epochs=EPOCHS,
     direct_sessions=4,
     direct_steps=5,
@@ -117,7 +116,7 @@ SESSIONS = {
 
 @pytest.mark.parametrize(("alpha", "expected"), SESSIONS.items(), ids=SESSIONS.keys())
 def test_session_counts_by_hand(alpha, expected):
-    config = HybridConfig(
+    config = literal(
         epochs=4, direct_sessions=10, world_sessions=1000, suggest_sessions=2, plan_sessions=500, alpha_schedule=alpha
     )
     plans = [hybrid.schedule(config, epoch, NO_GOAL) for epoch in (1, 2, 3, 4)]
@@ -126,7 +125,7 @@ def test_session_counts_by_hand(alpha, expected):
 
 
 def test_epsilon_beta_and_step_sizes_by_hand():
-    config = HybridConfig(
+    config = literal(
         epochs=5,
         epsilon_start=1.0,
         epsilon_end=0.2,
@@ -179,7 +178,7 @@ def test_direct_rl_alone_has_alpha_0():
 )
 def test_refuses_an_unknown_alpha(alpha):
     with pytest.raises(ValueError, match=rf"--alpha_schedule: expected linear, exp or constant:VALUE .*{alpha!r}"):
-        HybridConfig(alpha_schedule=alpha)
+        literal(alpha_schedule=alpha)
 
 
 # -- Counting -----------------------------------------------------------------------------------------------------

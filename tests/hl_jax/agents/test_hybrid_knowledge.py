@@ -14,11 +14,11 @@ from hl_jax import evaluation, simulator, training
 from hl_jax.agents.hybrid import agent as hybrid
 from hl_jax.agents.hybrid.config import DqnConfig, HybridConfig
 from hl_jax.agents.hybrid.state import Goal
-from hl_jax.agents.world import misfit, observed_levels
+from hl_jax.agents.world import compiled_world, misfit, observed_levels
 from hl_jax.choices import joint_actions
 from hl_jax.objective import Penalty, meets, sufficient_penalty
 from hl_jax.optimum import oracle
-from tests.helpers.builders import small_scenario
+from tests.helpers.builders import literal, small_scenario
 from tests.helpers.trees import again, assert_identical
 
 SCENARIO = dataclasses.replace(small_scenario(users=2), constraint=80.0)
@@ -210,7 +210,7 @@ def test_one_program_serves_every_constraint_and_each_is_kept():
 
 
 def test_who_must_learn_the_penalty_decides_alike_under_another_constraint():
-    agent = hybrid.make(HybridConfig(), SCENARIO)
+    agent = hybrid.make(literal(), SCENARIO)
     state = training.init(agent, jnp.int32(0), training.params_for(agent, SCENARIO)).agent
     asked = agent.under(state, 90.0)
     assert_identical(asked.replace(goal=state.goal), state)
@@ -237,7 +237,7 @@ def test_accuracies_that_are_known_are_the_scenarios():
     pool = SCENARIO.pool
     better = dataclasses.replace(pool, accuracy=(pool.accuracy[0] + 0.5, *pool.accuracy[1:]))
     assert "agent: expected one made for scenario" in misfit(agent, dataclasses.replace(SCENARIO, pool=better))
-    unaware = hybrid.make(HybridConfig(), SCENARIO)
+    unaware = hybrid.make(literal(), SCENARIO)
     assert misfit(unaware, dataclasses.replace(SCENARIO, pool=better)) == ""
 
 
@@ -306,15 +306,30 @@ def test_renewed_costs_are_the_models_and_kept_ones_are_not():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"imagined": "renewed", "planning_step": "real"}, "--imagined: expected kept with --planning_step=real"),
-        ({"q_penalty": "known"}, "--model_penalty: expected known with --q_penalty=known, found learned"),
+        ({"model_penalty": "learned"}, "--model_penalty: expected known with --q_penalty=known, found learned"),
         ({"explore": "device"}, "--explore: expected one of joint, choice, feasible, found 'device'"),
-        ({"explore": "feasible"}, "--q_penalty: expected known with --explore=feasible, found learned"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         HybridConfig(**changes)
+
+
+@pytest.mark.parametrize("k_real", [0, 2, 100])
+def test_mixed_planning_tries_the_first_suggestions_for_real_and_learns_from_them(k_real):
+    config = dataclasses.replace(KNOWN, planning_step="mixed", k_real=k_real, k_best=5, direct_sessions=0)
+    agent = hybrid.make(dataclasses.replace(config, suggest_sessions=1), SCENARIO)
+    params = training.params_for(agent, SCENARIO)
+    run = training.init(agent, jnp.int32(0), params)
+    world = compiled_world(simulator.Orchestration(), params)
+    run, _ = jax.jit(lambda run, plan: agent.epoch(world, run, plan))(run, agent.plan(6))
+    new = int(run.agent.plan.prioritized.ring.count)  # those of five that keep the constraint
+    assert 0 < new <= 5
+    tried = min(k_real, new)
+    assert int(run.agent.real_steps) == tried
+    assert int(run.agent.direct.ring.count) == int(run.agent.world.count) == tried
+    suggested = np.asarray(run.agent.plan.prioritized.ring.data.action)[:tried]
+    np.testing.assert_array_equal(np.asarray(run.agent.world.data.action)[:tried], suggested)
 
 
 def test_what_must_be_known_has_to_be_given():

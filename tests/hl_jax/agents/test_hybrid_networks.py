@@ -13,14 +13,12 @@ from hl_jax.agents.hybrid import agent as hybrid
 from hl_jax.agents.hybrid.config import HybridConfig
 from hl_jax.agents.hybrid.networks import JointValue, SituatedValue, features_of
 from hl_jax.agents.world import observed_levels
-from hl_jax.scenario import Dynamics
 from hl_jax.search import joint
-from tests.helpers.builders import small_scenario
+from tests.helpers.builders import DYNAMICS, small_scenario
 
 SCENARIO = dataclasses.replace(small_scenario(users=2), constraint=80.0)
 LEVELS = observed_levels(SCENARIO)
 CONFIG = HybridConfig(model_penalty="known", q_penalty="known", choice_tables="state", head=16, width=8)
-MOVES = (0.1, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +79,7 @@ def test_only_differences_between_devices_are_pulled_by_their_decay(tables):
 
 def test_tables_follow_from_the_state_where_conditions_change():
     auto = dataclasses.replace(CONFIG, choice_tables="auto")
-    moving = dataclasses.replace(SCENARIO, dynamics=Dynamics(MOVES, MOVES, MOVES, MOVES, MOVES, 0.1, 4))
+    moving = dataclasses.replace(SCENARIO, dynamics=DYNAMICS)
     for scenario, expected in ((SCENARIO, JointValue), (moving, SituatedValue)):
         assert isinstance(hybrid.make(auto, scenario).learner.q_network, expected)
         assert hybrid.make(auto, scenario).learner.q_network.users == scenario.users

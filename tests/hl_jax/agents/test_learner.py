@@ -15,20 +15,20 @@ import optax
 import pytest
 
 from hl_jax.agents.hybrid import agent as hybrid
-from hl_jax.agents.hybrid.config import HybridConfig
 from hl_jax.agents.hybrid.learner import Learner
 from hl_jax.agents.hybrid.networks import features_of, obs_of
 from hl_jax.agents.hybrid.state import AgentState, EpochPlan, Goal
 from hl_jax.objective import Penalty
 from hl_jax.replay import buffers, sum_tree
 from hl_jax.simulator import observation_levels
+from tests.helpers.builders import literal
 from tests.helpers.trees import again, assert_identical
 
 N, C, STORED = 2, 5, 20
 LEVELS = tuple(observation_levels(N).tolist())
 F = len(LEVELS)
 EVERY = jnp.array(list(itertools.product(range(C), repeat=N)), jnp.int32)
-CONFIG = HybridConfig(
+CONFIG = literal(
     direct_updates=3, width=8, batch=8, direct_capacity=32, world_capacity=32, plan_capacity=32, k_best=4, gamma=0.5
 )
 LEARNER = Learner(config=CONFIG, users=N, choices=C, levels=LEVELS)

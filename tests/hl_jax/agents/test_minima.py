@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hl_jax.agents.hybrid import minima
-from hl_jax.agents.hybrid.config import HybridConfig
 from hl_jax.agents.hybrid.learner import Learner
 from hl_jax.agents.hybrid.state import Goal
 from hl_jax.objective import Penalty
 from hl_jax.simulator import observation_levels
+from tests.helpers.builders import literal
 
 F, B = 6, 8
 WEIGHTS = np.array([1.0, 3.0, 9.0, 27.0, 81.0, 243.0])  # tells all states of three levels apart
@@ -151,7 +151,7 @@ def test_lanes_of_vmap_do_not_disturb_one_another():
 def test_the_learners_minima_are_those_of_its_target_network():
     """With the real search: the least Q' over all joint actions of each next state."""
     users, choices, levels = 2, 5, tuple(observation_levels(2).tolist())
-    learner = Learner(config=HybridConfig(width=8), users=users, choices=choices, levels=levels)
+    learner = Learner(config=literal(width=8), users=users, choices=choices, levels=levels)
     network = learner.q_network
     params = network.init(jax.random.key(1), jnp.zeros(len(levels)), jnp.zeros(users, jnp.int32))
     random = np.random.default_rng(5)

@@ -9,16 +9,15 @@ import pytest
 
 from hl_jax import simulator, training
 from hl_jax.agents.hybrid import agent as hybrid
-from hl_jax.agents.hybrid.config import HybridConfig
 from hl_jax.agents.q_learning import agent as q_learning
 from hl_jax.agents.stepped import Stepped, host_world
 from hl_jax.agents.world import compiled_world
 from hl_jax.objective import straight_penalty
 from hl_jax.simulator import Orchestration
-from tests.helpers.builders import small_scenario
+from tests.helpers.builders import literal, small_scenario
 
 USERS = 2
-SMALL = HybridConfig(
+SMALL = literal(
     epochs=4,
     direct_sessions=2,
     direct_steps=3,

@@ -11,6 +11,7 @@ from hl_jax import training
 from hl_jax.agents.q_learning.config import QLearningConfig
 from launch.host.errors import InputError
 from launch.inputs import agents
+from launch.inputs.flags import given
 from launch.sweep import axes, plan
 from launch.sweep.axes import Axis, Grid
 from tests.helpers.builders import SCENARIOS
@@ -21,7 +22,7 @@ BASE = {"scenario": str(SCENARIOS / "expC.toml"), "users": "2", "constraint": "8
 @pytest.fixture(autouse=True)
 def base_flags():
     flags.FLAGS.mark_as_parsed()
-    with plan.given(BASE):
+    with given(BASE):
         yield
 
 
@@ -79,13 +80,13 @@ def test_axes_that_are_none(value, message):
 def test_flags_make_axes():
     found = axes.from_flags(["gamma=0,0.5", "--k_best=1:3:1"])
     assert found == (Axis("gamma", ("0", "0.5")), Axis("k_best", ("1", "2", "3")))
-    for given, message in (
+    for texts, message in (
         (["gamma"], "expected FLAG=VALUES"),
         (["=1"], "expected FLAG=VALUES"),
         (["gamma=0", "gamma=1"], "expected each flag once, found gamma"),
     ):
         with pytest.raises(InputError, match=f"--grid: {message}"):
-            axes.from_flags(given)
+            axes.from_flags(texts)
 
 
 def test_a_sweep_file_holds_grids(tmp_path):
@@ -150,7 +151,7 @@ def test_agents_of_different_constants_are_one_grid():
 
 @pytest.mark.parametrize("axis", ["step_size", "users", "noise", "constraint", "lanes"])
 def test_other_trainings_have_other_names(axis):
-    with plan.given({"lanes": "2" if axis == "lanes" else "1"}):
+    with given({"lanes": "2" if axis == "lanes" else "1"}):
         (other,) = points(**({"gamma": "0.2"} if axis == "lanes" else {axis: "1" if axis == "users" else "0.1"}))
     (one,) = points(gamma="0.2")
     assert one.name != other.name
@@ -174,7 +175,7 @@ def test_units_of_one_program_are_those_of_one_agent_and_one_size():
 
 
 def folders(seeds: int, first: int = 0, lanes: int = 1) -> list[str]:
-    with plan.given({"seeds": str(seeds), "first_seed": str(first), "lanes": str(lanes)}):
+    with given({"seeds": str(seeds), "first_seed": str(first), "lanes": str(lanes)}):
         return [unit.folder for unit in plan.all_units(points(gamma="0.1,0.2"))]
 
 
@@ -187,7 +188,7 @@ def test_more_seeds_add_units_and_change_none(lanes):
 
 
 def test_units_hold_every_seed_once():
-    with plan.given({"seeds": "10", "lanes": "4"}):
+    with given({"seeds": "10", "lanes": "4"}):
         (one,) = points(gamma="0.1")
     assert [unit.settings.seeds for unit in one.units()] == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11)]
     assert [unit.folder.split("/")[1] for unit in one.units()] == ["seed-0000-0003", "seed-0004-0007", "seed-0008-0011"]

@@ -16,6 +16,7 @@ from absl import flags
 
 from hl_jax import comparison
 from launch.host import provenance
+from launch.inputs.flags import given
 from launch.report import html as as_html
 from launch.runs.folder import failures
 from launch.runs.history import Row
@@ -41,7 +42,7 @@ def _no_git() -> Iterator[None]:
 def planned(seeds: int, **texts: str) -> tuple[list[Point], tuple[Axis, ...]]:
     flags.FLAGS.mark_as_parsed()
     made = tuple(axis(name, text) for name, text in texts.items())
-    with plan.given(BASE | {"seeds": str(seeds)}):
+    with given(BASE | {"seeds": str(seeds)}):
         return plan.points(grid_assignments((Grid(made),))), made
 
 
@@ -305,7 +306,7 @@ def test_the_same_runs_are_compared_once(tmp_path):
     """Two axes, each varied alone around a first setting that is in both grids."""
     flags.FLAGS.mark_as_parsed()
     made = [axis(name, text) for name, text in (("k_best", "300,30"), ("gamma", "0,0.3,0.2"))]
-    with plan.given(BASE | {"seeds": "5"}):
+    with given(BASE | {"seeds": "5"}):
         points = plan.points(grid_assignments([Grid((one,)) for one in made]))
     write(points, tmp_path, lambda one, seed: 500 + seed)
     pairs = [(one.first, one.second) for one in build(tmp_path, points, tuple(made)).comparisons]
