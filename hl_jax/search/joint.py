@@ -11,6 +11,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from hl_jax.choices import encode
+
 
 @chex.dataclass(frozen=True)
 class Separable:
@@ -74,6 +76,9 @@ def k_best(values: chex.Array, k: int) -> tuple[chex.Array, chex.Array]:
     return indices.astype(jnp.int32), -negated
 
 
+TRIES = 64  # joint actions drawn at once, in the hope that one of them is allowed
+
+
 def draw(key: chex.PRNGKey, weights: chex.Array, allowed: chex.Array) -> chex.Array:
     """A joint action drawn device by device, of those that are allowed. Its index, []; the key is consumed.
 
@@ -82,6 +87,24 @@ def draw(key: chex.PRNGKey, weights: chex.Array, allowed: chex.Array) -> chex.Ar
       weights: [N, C], in proportion to which each device's choice would be drawn by itself.
       allowed: [A] bool; one of those with a weight above 0 must be.
     """
+    tries_key, exact_key = jax.random.split(key)
+    users, choices = weights.shape
+    tried = encode(jax.random.categorical(tries_key, jnp.log(weights)[None], shape=(TRIES, users)), choices)
+    fine = allowed[tried]
+
+    def go_through_all(
+        carry: tuple[chex.Array, chex.Array, chex.PRNGKey],
+    ) -> tuple[chex.Array, chex.Array, chex.PRNGKey]:
+        key, own_key = jax.random.split(carry[2])
+        return jnp.bool_(True), _draw_of_all(own_key, weights, allowed), key
+
+    # A loop of one turn at most, and not a branch, both of whose sides `vmap` would compute.
+    found = (jnp.any(fine), tried[jnp.argmax(fine)].astype(jnp.int32), exact_key)
+    return jax.lax.while_loop(lambda carry: ~carry[0], go_through_all, found)[1]
+
+
+def _draw_of_all(key: chex.PRNGKey, weights: chex.Array, allowed: chex.Array) -> chex.Array:
+    """The same from the probabilities of all joint actions: the row, then its column, of a table of both halves."""
     first_key, second_key = jax.random.split(key)
     half = weights.shape[0] // 2
     tables = jnp.log(weights)[:, :, None]  # products over devices are sums of logarithms

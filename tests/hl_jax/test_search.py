@@ -192,8 +192,10 @@ def test_the_true_model_and_all_actions_give_the_oracles_answer(experiment, cons
         assert values[ties] > optimum.art_ms * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("tries", [1, 3, 64])
 @pytest.mark.parametrize(("users", "choices"), [(1, 4), (2, 3), (3, 2), (5, 2)])
-def test_what_is_drawn_has_the_frequencies_of_its_weights_and_is_allowed(users, choices):
+def test_what_is_drawn_has_the_frequencies_of_its_weights_and_is_allowed(users, choices, tries, monkeypatch):
+    monkeypatch.setattr(joint, "TRIES", tries)  # few: then some have to be drawn from all
     random = np.random.default_rng(users)
     weights = random.uniform(0.05, 1.0, (users, choices)) * (random.uniform(size=(users, choices)) > 0.2)
     weights[:, 0] = 0.5
