@@ -56,16 +56,8 @@ class Budget:
 # Every departure from the agents' defaults, in one place. A seed that doesn't get there within its budget counts as
 # never. Schedules (epsilon, step sizes) stretch over the epochs, so that a larger budget also learns more slowly.
 BUDGETS: dict[tuple[str, int], Budget] = {
-    ("hybrid", 1): Budget({}, 5.0, "the defaults"),
-    ("hybrid", 2): Budget({}, 6.0, "the defaults"),
-    ("hybrid", 3): Budget({}, 7.0, "the defaults"),
-    ("hybrid", 4): Budget({}, 8.0, "the defaults"),
-    ("hybrid", 5): Budget({}, 10.0, "the defaults"),
-    ("dqn", 1): Budget({"epochs": 20}, 2.0, "ten joint actions"),
-    ("dqn", 2): Budget({"epochs": 40}, 3.0, "a hundred joint actions"),
-    ("dqn", 3): Budget({"epochs": 40}, 4.0, "several times what it needs"),
-    ("dqn", 4): Budget({}, 26.0, "the defaults"),
-    ("dqn", 5): Budget({}, 44.0, "the defaults"),
+    **{("hybrid", users): Budget({}, 3.0 + 2.0 * users, "the defaults") for users in range(1, 6)},
+    **{("dqn", users): Budget({}, 2.0 + users, "the defaults") for users in range(1, 6)},
     ("q_learning", 3): Budget({"epochs": 200, "epoch_steps": 100}, 2.0, "over twice the paper's most (7,000)"),
     ("q_learning", 4): Budget({"epochs": 200, "epoch_steps": 1000}, 6.0, "over twice the paper's most (90,000)"),
     ("q_learning", 5): Budget({"epochs": 200, "epoch_steps": 10000}, 46.0, "twice the paper's most (1,000,000)"),

@@ -14,8 +14,8 @@ import pytest
 from absl import app, flags
 from absl.testing import flagsaver
 
-from hl_jax.agents import registry
 from launch.host import errors
+from launch.inputs import agents
 from tests.helpers.imports import ROOT, needed_modules
 
 FLAGS = flags.FLAGS
@@ -54,7 +54,7 @@ def _forget_own_agents() -> None:
     """A user's agents, whose constants have become flags, are forgotten with them."""
     if "launch.inputs.flags" in sys.modules:
         kinds = sys.modules["launch.inputs.flags"]._KINDS
-        for name in kinds.keys() - registry.AGENTS.keys():
+        for name in kinds.keys() - agents.NAMED.keys():
             del kinds[name]
 
 

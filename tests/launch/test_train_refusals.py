@@ -27,7 +27,7 @@ SMALL = (SCENARIO, "--users=2")
     [
         (("--epoch=3",), r"Unknown command line flag 'epoch'"),
         (("--agent=ppo",), r"--agent: expected one of hybrid, dqn, .*, or MODULE:FUNCTION of your own, found 'ppo'"),
-        (("--planning_step=both",), r"--planning_step=both: value should be one of <real\|model>"),
+        (("--planning_step=both",), r"--planning_step=both: value should be one of <real\|model\|mixed>"),
         (("--seeds=many",), r"--seeds=many"),
         (("--seeds=0",), r"--seeds: expected a whole number in \[1, 1000000\], found 0"),
         (("--first_seed=-1",), r"--first_seed: expected a whole number in \[0, \d+\], found -1"),

@@ -101,7 +101,7 @@ class QLearning(Penalised):
         config, length = self.config, self.length
         blocks = -(-self.actions // length)
         start = config.start_value_ms / config.cost_scale_ms
-        row = jnp.full(blocks * length, jnp.inf).at[self.allowed].set(start).reshape(blocks, length)
+        row = jnp.full(blocks * length, jnp.inf, jnp.float32).at[self.allowed].set(start).reshape(blocks, length)
         return TableState(
             key=key,
             obs=obs.astype(jnp.int8),

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import ClassVar, Self
 
 import numpy as np
-from matplotlib.lines import Line2D
 
 from hl_jax import statistics
 from hl_jax.objective import CONSTRAINTS
 from hl_jax.statistics import Ratio, Spread
 from launch.inputs import paper, public
+from launch.report import ratios
 from launch.report.blocks import (
     DASH,
     Block,
@@ -27,7 +27,8 @@ from launch.report.blocks import (
     times,
     times_between,
 )
-from launch.report.plotting import DARK, LIGHT, Picture, Theme, legend, png, styled_axes
+from launch.report.plotting import DARK, LIGHT, Picture, Theme
+from launch.report.ratios import Point
 from launch.reproduce.sections.section import COMPARED, Section, Shortfall, Work
 from launch.reproduce.units import LITERATURE, TOLD, UNTOLD, Case, constraint_text
 from launch.runs.summary import Summary
@@ -174,7 +175,7 @@ class Knowledge(Section):
     @classmethod
     def cases(cls, quick: bool) -> list[Case]:
         """Both agents in every cell, told and untold; with more and less noise; and others as the literature has."""
-        both = [*cls._cells(quick), *cls._noisy(quick)]
+        both = dict.fromkeys([*cls._cells(quick), *cls._noisy(quick)])
         return [*(case._replace(agent=agent) for case in both for agent in ("hybrid", "dqn")), *cls._others(quick)]
 
     @classmethod
@@ -213,7 +214,7 @@ class Knowledge(Section):
             "Real steps of dqn over those of hybrid in every cell of Table V, medians with 95 % intervals; right of 1 "
             "hybrid learns sooner. The dashed line is the paper's “up to”."
         )
-        light, dark = (_draw(self.pairs, self.claim, theme) for theme in (LIGHT, DARK))
+        light, dark = (_draw(self, theme) for theme in (LIGHT, DARK))
         return {PICTURE: Picture(light, dark, "How much sooner hybrid learns than dqn", caption, 640)}
 
     def tiles(self) -> list[Tile]:
@@ -371,33 +372,21 @@ def _pair_rows(pairs: Sequence[Pair]) -> list[tuple[Cell, ...]]:
     return rows
 
 
-def _draw(pairs: Sequence[Pair], claim: float, theme: Theme) -> bytes:
+def _point(pair: Pair | None) -> Point | None:
+    if pair is None or pair.ratio.value is None or pair.ratio.interval[0] is None:
+        return None
+    return pair.ratio.value, pair.ratio.interval[0], pair.ratio.interval[1]
+
+
+def _draw(found: Knowledge, theme: Theme) -> bytes:
     """A row for each cell, a dot with its interval for each state of knowledge. A PNG."""
-    names = list(dict.fromkeys((pair.experiment, pair.constraint) for pair in pairs))
-    colors = {TOLD: theme.agents["hybrid"], UNTOLD: theme.agents["dqn"]}
-    figure, axes = styled_axes(theme, 5.4, 1.3 + 0.27 * len(names))
-    axes.set_xscale("log")
-    for pair in pairs:
-        y = names.index((pair.experiment, pair.constraint)) + (0.16 if pair.knowledge == UNTOLD else -0.16)
-        low, high = pair.ratio.interval
-        if pair.ratio.value is None or low is None:
-            continue
-        end = max(claim, pair.ratio.value) * 1.5 if high is None else high
-        axes.plot([max(low, 0.02), end], [y, y], color=colors[pair.knowledge], lw=2, alpha=0.5, solid_capstyle="butt")
-        axes.plot(pair.ratio.value, y, "o", color=colors[pair.knowledge], ms=5)
-    axes.axvline(1.0, color=theme.ink, lw=0.9)
-    axes.axvline(claim, color=theme.ink, lw=0.9, ls="--")
-    ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
-    axes.minorticks_off()
-    axes.set_yticks(range(len(names)), [f"{experiment}, {constraint_text(limit)}" for experiment, limit in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
-    axes.set_xlabel("dqn's steps over hybrid's (log)", fontsize=9)
-    handles = [
-        Line2D([], [], color=colors[TOLD], marker="o", lw=2, label="both told the penalty"),
-        Line2D([], [], color=colors[UNTOLD], marker="o", lw=2, label="neither told"),
-        Line2D([], [], color=theme.ink, ls="--", lw=0.9, label=f"the paper's “up to” {claim:g}"),
+    known = (TOLD, UNTOLD)
+    by_cell = {(pair.experiment, pair.constraint, pair.knowledge): pair for pair in found.pairs}
+    cells = dict.fromkeys((pair.experiment, pair.constraint) for pair in found.pairs)
+    rows = [
+        (f"{one}, {constraint_text(limit)}", [_point(by_cell.get((one, limit, what))) for what in known])
+        for one, limit in cells
     ]
-    legend(axes, theme, handles, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, columnspacing=1.5)
-    return png(figure)
+    series = [("both told the penalty", theme.agents["hybrid"]), ("neither told", theme.agents["dqn"])]
+    claim = f"the paper's “up to” {found.claim:g}", found.claim
+    return ratios.draw(rows, series, claim, "dqn's steps over hybrid's (log)", theme)

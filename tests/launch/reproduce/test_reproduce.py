@@ -18,7 +18,7 @@ from launch.host.errors import InputError
 from launch.inputs import agents, public
 from launch.reproduce import plan, report, units
 from launch.reproduce.sections.section import COMPARED
-from launch.reproduce.units import Case
+from launch.reproduce.units import TOLD, Case
 from launch.runs import unit
 from launch.runs.folder import RunFolder
 from tests.helpers.builders import ROOT
@@ -30,12 +30,12 @@ def cells(*tables: str, agents: tuple[str, ...] = plan.AGENTS, quick: bool = Fal
 
 
 def test_plan_covers_the_tables():
-    assert cells("5") == {(name, 5, limit, "hybrid") for name in "ABCD" for limit in CONSTRAINTS}
+    assert cells("5") == {Case(name, 5, limit, "hybrid") for name in "ABCD" for limit in CONSTRAINTS}
     ours = ("hybrid", "dqn", "q_learning")
-    assert cells("6") == {("A", users, limit, agent) for users in (3, 4, 5) for limit in COMPARED for agent in ours}
+    assert cells("6") == {Case("A", users, limit, agent) for users in (3, 4, 5) for limit in COMPARED for agent in ours}
     assert cells("7") == cells("6")
     curves = {("A", users, limit) for users in (1, 2, 3, 4, 5) for limit in CONSTRAINTS}
-    assert cells("fig3") == {(*cell, agent) for cell in curves for agent in ("hybrid", "dqn")}
+    assert cells("fig3") == {Case(*cell, agent) for cell in curves for agent in ("hybrid", "dqn")}
     assert {cell[3] for cell in cells("peer")} == {"dqn", public.NAME}
 
 
@@ -44,8 +44,8 @@ def test_shared_units_are_run_once_with_the_same_seeds():
     cases = [unit.case for unit in needed]
     assert len(cases) == len(set(cases))
     assert len({unit.folder for unit in needed}) == len(needed)
-    (shared,) = (unit for unit in needed if unit.case == ("A", 5, "85", "hybrid"))
-    assert shared.tables == ("5", "6", "7", "fig3")
+    (shared,) = (unit for unit in needed if unit.case == Case("A", 5, "85", "hybrid"))
+    assert shared.tables == ("5", "6", "knowledge", "7", "fig3")
     assert all(unit.settings.seeds == tuple(range(7)) for unit in needed)
     assert all(unit.settings.scenario.users == unit.case.users for unit in needed)
 
@@ -59,7 +59,8 @@ def test_quick_is_a_small_part_of_the_whole():
     assert cells(*plan.tables(), quick=True) < cells(*plan.tables())
     assert {cell[3] for cell in cells(*plan.tables(), quick=True)} == set(plan.AGENTS)
     whole, small = (plan.units(plan.tables(), plan.AGENTS, 0, quick) for quick in (False, True))
-    assert {(unit.case.agent, len(unit.settings.seeds)) for unit in whole} == set(plan.SEEDS.items())
+    told = {(one.case.agent, len(one.settings.seeds)) for one in whole if one.case.knowledge == TOLD}
+    assert told == set(plan.SEEDS.items())
     assert {len(unit.settings.seeds) for unit in small} == {plan.QUICK_SEEDS}
     assert min(plan.SEEDS.values()) > plan.QUICK_SEEDS
 
@@ -212,7 +213,7 @@ def test_peer_is_a_unit_that_goes_on_where_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--tables=6,8"], "--tables: expected a comma list of 5, 6, 7, fig3, peer, found '8'"),
+        (["--tables=6,8"], "--tables: expected a comma list of 5, 6, knowledge, 7, fig3, peer, found '8'"),
         (
             ["--agents=factored"],
             "--agents: expected a comma list of hybrid, dqn, q_learning, sb3_dqn, found 'factored'",

@@ -31,7 +31,7 @@ from tests.helpers import fleets
 
 LOCAL = fleets.ROOT / "data" / "inventories" / "local.toml"
 SCENARIO = scenario_files.load_scenario(fleets.ROOT / "data" / "scenarios" / "expA.toml").with_users(2)
-CONFIG = QLearningConfig(epochs=3, epoch_steps=6)
+CONFIG = QLearningConfig(epochs=3, epoch_steps=6, q_penalty="learned")
 
 
 def chosen(**changes) -> Settings:

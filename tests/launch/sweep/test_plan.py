@@ -160,15 +160,16 @@ def test_other_trainings_have_other_names(axis):
 def test_units_of_one_program_are_those_of_one_agent_and_one_size():
     """Against what JAX compiles for: the agent itself, and the shapes of the environment's arrays."""
     both = f"{SCENARIOS / 'expA.toml'},{SCENARIOS / 'expD.toml'}"
-    found = points(scenario=both, users="2,3", constraint="80,Max", gamma="0,0.1")
-    found += points(agent="factored", scenario=both, users="2,3", constraint="80,Max")  # made for its constraint
+    found = points(q_penalty="learned", scenario=both, users="2,3", constraint="80,Max", gamma="0,0.1")
+    # Both are made for their constraint.
+    found += points(agent="q_learning,factored", scenario=both, users="2,3", constraint="80,Max")
     programs: dict[str, list[object]] = {}
     for one in found:
         chosen = one.settings
         agent = agents.make_agent(chosen.agent, chosen.config, chosen.scenario)
         params = training.params_for(agent, chosen.scenario)
         programs.setdefault(one.program, []).append((agent, [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]))
-    assert [len(same) for same in programs.values()] == [4] * 4 + [2] * 4
+    assert [len(same) for same in programs.values()] == [4] * 4 + [2] * 8
     assert all(same[0] == other for same in programs.values() for other in same)
     firsts = [same[0] for same in programs.values()]
     assert all(one != other for number, one in enumerate(firsts) for other in firsts[:number])
@@ -208,8 +209,14 @@ def test_a_mistake_in_a_grid_of_500_is_told_with_its_place():
         ({"step_size": "0.1,x"}, "flag --step_size=x"),
         ({"k_best": "1"}, "--k_best: expected with --agent=hybrid, dqn, factored, found with --agent=q_learning"),
         ({"agent": "hybrid", "k_best": "5,0"}, r"--k_best: expected a value in \[1, 1e\+09\], found 0"),
-        ({"agent": "sarsa"}, "--agent: expected one of hybrid, dqn, q_learning, factored, or .* found 'sarsa' .of the"),
-        ({"agent": "dqn,sarsa"}, "--agent: expected one of hybrid, dqn, q_learning, factored, or .* found 'sarsa'"),
+        (
+            {"agent": "sarsa"},
+            "--agent: expected one of hybrid, dqn, q_learning, factored, sb3_dqn, or .* found 'sarsa' .of the",
+        ),
+        (
+            {"agent": "dqn,sarsa"},
+            "--agent: expected one of hybrid, dqn, q_learning, factored, sb3_dqn, or .* found 'sarsa'",
+        ),
         (
             {"agent": "hybrid,dqn", "epoch_steps": "5,6"},
             "--epoch_steps: expected with --agent=q_learning.*, found with",

@@ -316,7 +316,7 @@ def test_a_new_section_is_one_module_and_one_entry(tmp_path, monkeypatch, comman
 
 
 def test_a_section_that_is_not_there_cannot_be_asked_for(refused):
-    message = "error: --tables: expected a comma list of 5, 6, 7, fig3, peer, found 'use'"
+    message = "error: --tables: expected a comma list of 5, 6, knowledge, 7, fig3, peer, found 'use'"
     assert refused("--tables=use", name="reproduce") == message
 
 
