@@ -19,7 +19,7 @@ from tests.helpers.builders import small_scenario
 SCENARIO = small_scenario(2, constraint=80.0, noise=0.03)
 PARAMS = simulator.make_params(SCENARIO, sufficient_penalty(SCENARIO))
 LEVELS = tuple(int(level) for level in simulator.observation_levels(2))
-CONFIG = q_learning.QLearningConfig(epochs=6, epoch_steps=200, states=8)
+CONFIG = q_learning.QLearningConfig(epochs=6, epoch_steps=200, states=8, q_penalty="learned")
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def test_padding_is_never_chosen():
 
 
 def test_one_update_by_hand():
-    config = q_learning.QLearningConfig(step_size=0.5, gamma=0.4, cost_scale_ms=100.0, states=4)
+    config = dataclasses.replace(CONFIG, step_size=0.5, gamma=0.4, cost_scale_ms=100.0, states=4)
     agent = q_learning.sized(config, 1, 5)
     here, there = jnp.zeros(9, jnp.int32), jnp.ones(9, jnp.int32)
     state = agent.init(jax.random.key(0), here)
@@ -75,7 +75,7 @@ def test_one_update_by_hand():
 
 
 def test_states_beyond_the_table_share_its_last_row():
-    config = q_learning.QLearningConfig(states=2)
+    config = dataclasses.replace(CONFIG, states=2)
     agent = q_learning.sized(config, 1, 5)
     state = agent.init(jax.random.key(0), jnp.zeros(9, jnp.int32))
     for level in (1, 0, 1):

@@ -35,7 +35,7 @@ SMALL = literal(
 LEVELS = tuple(int(level) for level in simulator.observation_levels(USERS))
 AGENTS = {
     "hybrid": hybrid.sized(SMALL, USERS, 5, LEVELS),
-    "q_learning": q_learning.sized(q_learning.QLearningConfig(epochs=4, epoch_steps=10), USERS, 5),
+    "q_learning": q_learning.sized(q_learning.QLearningConfig(epochs=4, epoch_steps=10, q_penalty="learned"), USERS, 5),
 }
 
 
