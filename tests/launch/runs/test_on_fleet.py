@@ -184,6 +184,7 @@ def train(*arguments: str, **changes) -> subprocess.Popen:
 
 @pytest.mark.process
 def test_kill_nine_and_resume_on_real_nodes(model_dir, tmp_path):
+    before = set(psutil.Process().children())  # other tests', of this worker
     inventory = inventories.load(LOCAL)
     emulation = dataclasses.replace(inventory.emulation, scale=4.0, cpu_ms=fleets.CPU_MS)
     inventory = dataclasses.replace(
@@ -209,7 +210,7 @@ def test_kill_nine_and_resume_on_real_nodes(model_dir, tmp_path):
     assert (seed["real_steps"], seed["lost_requests"]) == (30, 0)
     # The epoch that was cut off is taken again; what was recorded of it is kept.
     assert seed["interactions"] == len(record.read_text().splitlines()) == taken + 20 + 3
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= before
 
 
 @pytest.mark.parametrize(
