@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax import evaluation, simulator, statistics, training
+from hl_jax import evaluation, health, simulator, statistics, training
 from hl_jax.agents import registry
-from hl_jax.agents.world import Agent, Run, compiled_world
+from hl_jax.agents.world import Agent
 from hl_jax.optimum import oracle
 from hl_jax.scenario import Scenario
 from hl_jax.simulator import EnvParams, EnvState
@@ -58,9 +58,7 @@ def states(asked: Scenario, key: int, count: int) -> States:
     return States(starts, np.array([oracle.brute_force(params, one).art_ms for one in each]))
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _epoch(agent: Agent, run: Run, plan: Any, params: EnvParams) -> Run:
-    return agent.epoch(compiled_world(simulator.Orchestration(), params), run, plan)[0]
+_epoch = jax.jit(training.epoch, static_argnums=0, donate_argnums=1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -91,22 +89,25 @@ def course(agent: Agent, asked: Scenario, seed: int, steps: int) -> Course:
     """Runs one seed for so many real steps.
 
     Raises:
-      RunError: if what it has learned isn't finite.
+      RunError: if it can't go on, because what it has learned isn't finite.
     """
     params = training.params_for(agent, asked)
+    first = evaluation.start_states(jax.random.key(0), params, 1)  # an epoch's own evaluation isn't used
     watched, fresh = states(asked, 1, WATCHED), states(asked, 2, FRESH)
     run = jax.jit(training.init, static_argnums=0)(agent, jnp.int32(seed), params)
     found = Course([], [], [], 0.0)
     due, spent = [mark for mark in MARKS if mark <= steps], 0.0
     for number in range(1, agent.epochs + 1):
         began = time.perf_counter()
-        run = jax.block_until_ready(_epoch(agent, run, agent.plan(number), params))
+        run, report = jax.block_until_ready(_epoch(agent, run, agent.plan(number), params, first))
         spent += time.perf_counter() - began
         taken = int(run.agent.real_steps)
+        if report.wrong.any():
+            names = health.names(run.agent, report.learning)
+            what = health.described([name for name, wrong in zip(names, report.wrong, strict=True) if wrong])
+            raise RunError(f"launch.beyond: expected a run that can go on, found {what} (seed {seed}, epoch {number})")
         art, met = map(np.asarray, _judge(agent, run.agent, params, watched.starts))
         mean = float(100.0 * (art / watched.optima - 1.0).mean())
-        if not np.isfinite(mean):
-            raise RunError(f"launch.beyond: expected finite decisions, found {mean} after {taken} steps of seed {seed}")
         found.steps.append(taken)
         found.regret.append(mean if met.all() else float("inf"))
         while due and taken >= due[0]:

@@ -61,7 +61,7 @@ BUDGETS: dict[tuple[str, int], Budget] = {
     ("q_learning", 3): Budget({"epochs": 200, "epoch_steps": 100}, 2.0, "over twice the paper's most (7,000)"),
     ("q_learning", 4): Budget({"epochs": 200, "epoch_steps": 1000}, 6.0, "over twice the paper's most (90,000)"),
     ("q_learning", 5): Budget({"epochs": 200, "epoch_steps": 10000}, 46.0, "twice the paper's most (1,000,000)"),
-    (public.NAME, 3): Budget({"epochs": 40}, 110.0, "as dqn"),
+    (public.NAME, 3): Budget({"epochs": 40}, 110.0, "4,000 steps"),
     (public.NAME, 5): Budget({"epochs": 1}, 90.0, "its speed only: too slow to learn here", learns=False),
 }
 

@@ -219,10 +219,11 @@ class Knowledge(Section):
 
     def tiles(self) -> list[Tile]:
         """The middle cell's ratio where both are told."""
-        ratios = [pair.ratio.value for pair in self.of(TOLD) if pair.ratio.value is not None]
+        told = self.of(TOLD)
+        ratios = [pair.ratio.value for pair in told if pair.ratio.value is not None]
         if not ratios:
             return []
-        label = f"steps of dqn over hybrid's with the same knowledge, median cell of {len(ratios)}"
+        label = f"steps of dqn over hybrid's, both told, median of {len(ratios)} of {len(told)} cells"
         return [Tile(times(float(np.median(ratios))), label)]
 
     def shortfalls(self) -> list[Shortfall]:
@@ -249,7 +250,7 @@ class Knowledge(Section):
                 f"{self.claim:g} times fewer steps than AdaDeep's DQN. Two agents can be compared so only if they know "
                 "the same. *Told*: what breaks the constraint is known to both, and only response times are learned. "
                 "*Untold*: both learn the penalty from what it costs. Both have the same networks, replay and ways to "
-                "explore, and each was tuned by as many trials on the same tasks."
+                "explore; `data/results/tuning` says how each was tuned."
             ),
             Paragraph(_answer(self)),
             Figures((PICTURE,)),
@@ -326,7 +327,9 @@ def _answer(found: Knowledge) -> str:
         if not ratios:
             continue
         sooner, later = (sum(pair.decided == sign for pair in pairs) for sign in (1, -1))
-        spread = f"{times(float(np.median(ratios)))} in the middle cell ({times(min(ratios))} to {times(max(ratios))})"
+        # A cell in which most seeds of one never got there has no ratio, and isn't left out without a word.
+        middle = f"the middle one of the {len(ratios)} (of {len(pairs)}) cells in which most seeds of both got there"
+        spread = f"{times(float(np.median(ratios)))} in {middle} ({times(min(ratios))} to {times(max(ratios))})"
         reached = [sum(getattr(pair, agent).succeeded for pair in pairs) for agent in ("hybrid", "dqn")]
         runs = sum(pair.hybrid.seeds for pair in pairs), sum(pair.dqn.seeds for pair in pairs)
         parts.append(

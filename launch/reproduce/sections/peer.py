@@ -1,4 +1,4 @@
-"""A public peer beside our `dqn`: Stable-Baselines3's DQN with the same constants, its steps to optimal and speed."""
+"""A public peer beside our `dqn`: Stable-Baselines3's DQN with constants of its own, its steps to optimal and speed."""
 
 from __future__ import annotations
 
@@ -90,12 +90,11 @@ class Peer(Section):
             missing = "isn't installed (requirements-peer.txt), so this part wasn't run"
             return [head, Paragraph(f"Stable-Baselines3 {'was left out' if self.installed else missing}.")]
         text = (
-            "The same environment through the Gymnasium wrapper, our dqn's constants (batch, width, step sizes, "
-            "schedules), and the same evaluation of its greedy decisions. What only it has (uniform replay, clipped "
-            "loss and gradients) is as its defaults are. "
-            "Where only its speed was measured, steps aren't shown. Steps/s include the environment's steps and as "
-            "many updates after each as our dqn makes; `python -m launch.benchmark` measures speed alone, both taking "
-            "turns."
+            "The same environment through the Gymnasium wrapper, and the same evaluation of its greedy decisions. It "
+            "can't be told the penalty, and has constants of its own (*What was run*); what only it has (uniform "
+            "replay, clipped loss and gradients) is as its defaults are. "
+            "Where only its speed was measured, steps aren't shown. Steps/s include the environment's steps and the "
+            "updates after each, of which ours makes more: `python -m launch.benchmark` compares equal work."
         )
         columns = ("Users", "Cnst", "steps to optimal", "steps/s", "steps to optimal", "steps/s", "speed")
         groups = (("", 2), ("dqn (ours)", 2), ("Stable-Baselines3", 2), ("ours/theirs", 1))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hl_jax import statistics
 from hl_jax.agents import registry
+from hl_jax.agents.q_learning.agent import QLearning
 from launch.beyond import changing
 from launch.beyond.lines import ChangingLine, Mark
 from launch.beyond.running import scenario
@@ -45,11 +48,20 @@ def test_the_states_at_the_marks_are_not_those_that_are_watched(few):
     assert not set(watched.optima.tolist()) >= set(fresh.optima.tolist())
 
 
-def test_what_is_not_finite_is_an_error(few, monkeypatch):
-    config = registry.AGENTS["q_learning"].config(epochs=2, epoch_steps=10)
-    monkeypatch.setattr(changing, "_judge", lambda *_: (np.full(4, np.nan), np.ones(4, bool)))
-    with pytest.raises(RunError, match="expected finite decisions, found nan after 10 steps of seed 0"):
-        changing.course(make_agent("q_learning", config, ASKED), ASKED, seed=0, steps=20)
+class Spoilt(QLearning):
+    """Its table becomes NaN in the second epoch; what it decides then is a joint action like any other."""
+
+    def epoch(self, world, run, plan):
+        run, learning = QLearning.epoch(self, world, run, plan)
+        table = jnp.where(run.agent.real_steps > 10, jnp.nan, run.agent.table)
+        return run.replace(agent=run.agent.replace(table=table)), learning
+
+
+def test_what_is_not_finite_is_an_error(few):
+    config = registry.AGENTS["q_learning"].config(epochs=3, epoch_steps=10, q_penalty="learned")
+    spoilt = Spoilt(config, ASKED.users, ASKED.choices)
+    with jax.debug_nans(False), pytest.raises(RunError, match=r"found .*table.* \(seed 0, epoch 2\)"):
+        changing.course(spoilt, ASKED, seed=0, steps=30)
 
 
 def line(agent: str, steps: tuple[int | None, ...], users: int = 3, late: float = 1.0, kept: float = 1.0):

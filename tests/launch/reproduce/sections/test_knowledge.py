@@ -58,7 +58,7 @@ def test_ratios_are_of_the_same_knowledge(made):
     # Most seeds never got there: no number is made of that.
     assert by_what["tuning, dqn that isn't told"] == (None, 0, 1)
     text = (out / "report.md").read_text(encoding="utf-8")
-    assert "Where both are told, dqn takes 2.10× in the middle cell" in text
+    assert "Where both are told, dqn takes 2.10× in the middle one of the 1 (of 1) cells in which most" in text
     assert "hybrid is decidedly sooner in 1 of 1 cells, dqn in 0." in text
     assert "A/85%, both untold: dqn takes 0.50× of hybrid's steps, decidedly fewer." in text
     assert json.loads((out / "report.json").read_text(encoding="utf-8"))["knowledge"]["claim"] == 11.6
