@@ -25,7 +25,7 @@ from launch.reproduce.units import Unit, run_units
 from launch.runs.folder import make_folder
 
 FLAGS = flags.FLAGS
-_QUICK = flags.DEFINE_bool("quick", False, "A small subset, two to three minutes on two cores; the report says so.")
+_QUICK = flags.DEFINE_bool("quick", False, "A small subset, three to four minutes on two cores; the report says so.")
 _TABLES = flags.DEFINE_list(
     "tables",
     None,
