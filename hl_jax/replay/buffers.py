@@ -22,7 +22,7 @@ class Transition:
 
     obs: chex.Array  # [F] int8
     action: chex.Array  # [] int32, index of the joint action
-    cost: chex.Array  # [] float32, in units of the cost scale
+    cost: chex.Array  # [] float32, in units of the cost scale; [N] where D_world holds each device's response time
     next_obs: chex.Array  # [F] int8
 
 
@@ -60,12 +60,12 @@ class Batch:
     weights: chex.Array  # [B] importance weights, the largest is 1
 
 
-def init_ring(capacity: int, components: int) -> Ring:
-    """An empty ring for `capacity` transitions of `components` observed values."""
+def init_ring(capacity: int, components: int, costs: tuple[int, ...] = ()) -> Ring:
+    """An empty ring for `capacity` transitions of `components` observed values, and `costs` the shape of their cost."""
     data = Transition(
         obs=jnp.zeros((capacity, components), jnp.int8),
         action=jnp.zeros(capacity, jnp.int32),
-        cost=jnp.zeros(capacity, jnp.float32),
+        cost=jnp.zeros((capacity, *costs), jnp.float32),
         next_obs=jnp.zeros((capacity, components), jnp.int8),
     )
     return Ring(data=data, count=jnp.int32(0))

@@ -16,9 +16,9 @@ from hl_jax.choices import encode
 
 @chex.dataclass(frozen=True)
 class Separable:
-    """A function of the joint action: sum_h output[h] * relu(base[h] + sum_i hidden[i, a_i, h]) + sum_i skip[i, a_i].
+    """A function of the joint action: sum_h w[h] * relu(base[h] + sum_i hidden[i, a_i, h]) + sum_i skip[i, a_i].
 
-    The constant term is in `constant`.
+    w[h] is output[h] + sum_i outputs[i, a_i, h]; the constant term is in `constant`.
     """
 
     base: chex.Array  # [H]
@@ -26,6 +26,7 @@ class Separable:
     output: chex.Array  # [H]
     skip: chex.Array  # [N, C]
     constant: chex.Array  # []
+    outputs: chex.Array | None = None  # [N, C, H], where what a unit counts for depends on the choices
 
 
 def _outer_sums(tables: chex.Array) -> chex.Array:
@@ -49,9 +50,15 @@ def joint_values(function: Separable) -> chex.Array:
     right = _outer_sums(function.hidden[half:]).T  # [H, C^(N - half)]
     start = function.constant + _outer_sums(skip[:half]) + _outer_sums(skip[half:]).T
 
+    if function.outputs is not None:
+        of_left = _outer_sums(function.outputs[:half]).T + function.output[:, None]
+        of_right = _outer_sums(function.outputs[half:]).T
+
     def add_unit(unit: int, total: chex.Array) -> chex.Array:
         activation = jnp.maximum(left[unit][:, None] + right[unit][None, :], 0.0)
-        return total + function.output[unit] * activation
+        if function.outputs is None:
+            return total + function.output[unit] * activation
+        return total + (of_left[unit][:, None] + of_right[unit][None, :]) * activation
 
     return jax.lax.fori_loop(0, function.output.shape[0], add_unit, start).reshape(-1)
 

@@ -21,6 +21,8 @@ N, C, H = 2, 3, 5
 LEVELS = tuple(observation_levels(N).tolist())
 F = len(LEVELS)
 Q, MODEL = JointValue(N, C, H), SystemModel(N, C, H, F)
+EACH = SystemModel(N, C, H, F, each=True)
+NETWORKS = pytest.mark.parametrize("network", [Q, MODEL, EACH], ids=["Q", "system model", "each device"])
 STATES = st.tuples(*(st.integers(0, level - 1) for level in LEVELS))
 
 
@@ -33,9 +35,10 @@ def randomized(network: JointValue | SystemModel, seed: int) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def called(network: JointValue | SystemModel, params: Any, features: jax.Array, actions: jax.Array) -> jax.Array:
-    """The network's value of each of `actions` ([A, N])."""
+    """The network's value of each of `actions` ([A, N]); the mean where it has one of each device."""
     values = jax.vmap(lambda action: network.apply(params, features, action))(actions)
-    return values if network is Q else values[0]
+    values = values if network is Q else values[0]
+    return jnp.mean(values, axis=1) if network is EACH else values
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -43,7 +46,7 @@ def separable(network: JointValue | SystemModel, params: Any, features: jax.Arra
     return network.apply(params, features, method="separable")
 
 
-@pytest.mark.parametrize("network", [Q, MODEL], ids=["Q", "system model"])
+@NETWORKS
 @settings(max_examples=20)
 @given(st.integers(0, 1000), STATES)
 def test_separable_is_the_call(network, seed, state):
@@ -53,7 +56,10 @@ def test_separable_is_the_call(network, seed, state):
     every = np.array(list(itertools.product(range(C), repeat=N)))
     # `Separable`'s docstring, in NumPy.
     hidden = function.base + sum(function.hidden[i, every[:, i]] for i in range(N))
-    expected = np.maximum(hidden, 0.0) @ function.output + function.constant
+    counts = np.tile(function.output, (len(every), 1))
+    if function.outputs is not None:
+        counts += sum(function.outputs[i, every[:, i]] for i in range(N))
+    expected = np.sum(np.maximum(hidden, 0.0) * counts, axis=1) + function.constant
     expected += sum(function.skip[i, every[:, i]] for i in range(N))
     # Sums of some 20 terms of size 1 in another order.
     np.testing.assert_allclose(called(network, params, features, jnp.asarray(every)), expected, rtol=1e-5, atol=1e-5)
@@ -65,18 +71,32 @@ def test_shapes_and_types():
     assert (cost.shape, following.shape) == ((), (F,))
     assert Q.apply(randomized(Q, 0), features, action).shape == ()
     function = MODEL.apply(params, features, method="separable")
-    shapes = {name: getattr(function, name).shape for name in function.__dataclass_fields__}
+    shapes = {name: getattr(function, name).shape for name in function.__dataclass_fields__ if name != "outputs"}
     assert shapes == {"base": (H,), "hidden": (N, C, H), "output": (H,), "skip": (N, C), "constant": ()}
+    assert function.outputs is None
+    times, following = EACH.apply(randomized(EACH, 0), features, action)
+    assert (times.shape, following.shape) == ((N,), (F,))
+    assert EACH.apply(randomized(EACH, 0), features, method="separable").outputs.shape == (N, C, H)
 
 
-@pytest.mark.parametrize("network", [Q, MODEL], ids=["Q", "system model"])
+def test_a_devices_time_depends_on_the_others_by_the_hidden_layer_alone():
+    params, features = randomized(EACH, 1), jnp.full(F, 0.5)
+    apart = [EACH.apply(params, features, jnp.array(action))[0] for action in ([0, 0], [0, 1])]
+    assert apart[0][0] != apart[1][0]
+    tables = params["params"]["cost"]["tables"]
+    tables["rest"] = tables["rest"].at[0, 0, H:].set(0.0)  # what the hidden units count for the first's choice 0
+    apart = [EACH.apply(params, features, jnp.array(action))[0] for action in ([0, 0], [0, 1])]
+    assert apart[0][0] == apart[1][0]
+
+
+@NETWORKS
 def test_the_value_depends_on_every_device_and_every_component(network):
     params, action = randomized(network, 3), jnp.array([1, 2], jnp.int32)
     features = jnp.full(F, 0.5)
 
     def value(features: jax.Array, action: jax.Array) -> jax.Array:
         result = network.apply(params, features, action)
-        return result if network is Q else result[0]
+        return result if network is Q else jnp.mean(result[0])
 
     assert (np.abs(jax.grad(value)(features, action)) > 0).all()
     for device in range(N):
@@ -92,11 +112,11 @@ def test_predicting_monitors_leaves_the_predicted_cost_alone():
 
 def test_two_keys_give_two_networks():
     inputs = jnp.zeros(F), jnp.zeros(N, jnp.int32)
-    for network in (Q, MODEL):
+    for network in (Q, MODEL, EACH):
         first, second = (network.init(jax.random.key(seed), *inputs) for seed in (0, 1))
         same = jax.tree.map(lambda a, b: bool((a == b).all()), first, second)
         kernels = {jax.tree_util.keystr(path): value for path, value in jax.tree_util.tree_leaves_with_path(same)}
-        drawn = {name: value for name, value in kernels.items() if "bias" not in name and "skip_action" not in name}
+        drawn = {name: value for name, value in kernels.items() if "bias" not in name and "plain" not in name}
         assert not any(drawn.values()), drawn
 
 

@@ -48,13 +48,21 @@ def schedule(config: HybridConfig, epoch: int, goal: Goal) -> EpochPlan:
     )
 
 
+def _told(info: dict[str, chex.Array]) -> dict[str, chex.Array]:
+    """What a learner takes in of a real step; no time of a device that is gone."""
+    response = info["response_ms"]
+    if "gone" in info:
+        response = jnp.where(info["gone"], 0.0, response)
+    return {"cost_ms": info["cost_ms"], "art_ms": info["art_ms"], "response_ms": response}
+
+
 def direct_rl(learner: Learner, world: World, run: Run, plan: EpochPlan) -> Run:
     """Lines 7 to 16."""
 
     def step(run: Run) -> Run:
         agent, action = learner.act(run.agent, plan.epsilon)
         run, obs, info = real_step(world, run, learner.joint(action))
-        return run.replace(agent=learner.observe(agent, action, info["cost_ms"], info["art_ms"], obs))
+        return run.replace(agent=learner.observe(agent, action, _told(info), obs))
 
     def session(carry: tuple[Run, chex.Array]) -> tuple[Run, chex.Array]:
         run, number = carry
@@ -78,7 +86,7 @@ def planning(learner: Learner, world: World, run: Run, plan: EpochPlan) -> tuple
             action = actions[index]
             if learner.config.planning_step == "real":
                 run, obs, info = real_step(world, run, learner.joint(action))
-                agent = learner.plan_real(run.agent, action, info["cost_ms"], info["art_ms"], obs)
+                agent = learner.plan_real(run.agent, action, _told(info), obs)
             else:
                 agent = learner.plan_imagined(run.agent, action, state)
             return run.replace(agent=agent), index + 1
@@ -86,7 +94,7 @@ def planning(learner: Learner, world: World, run: Run, plan: EpochPlan) -> tuple
         def look(carry: tuple[Run, chex.Array]) -> tuple[Run, chex.Array]:
             run, index = carry
             run, obs, info = real_step(world, run, learner.joint(actions[index]))
-            agent = learner.observe(run.agent, actions[index], info["cost_ms"], info["art_ms"], obs)
+            agent = learner.observe(run.agent, actions[index], _told(info), obs)
             return run.replace(agent=agent), index + 1
 
         run = run.replace(agent=agent)

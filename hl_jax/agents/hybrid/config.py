@@ -52,6 +52,12 @@ class HybridConfig:
         "what breaking the constraint costs is added (known: accuracies and constraint are the orchestrator's own)",
         choices=("learned", "known"),
     )
+    model_output: str = option(
+        "devices",
+        "what the system model learns where --model_penalty=known: the average response time, as section III says, or "
+        "each device's, whose mean it then predicts (devices)",
+        choices=("average", "devices"),
+    )
     q_penalty: str = option(
         "known",
         "Q is the cost (learned), or the average response time, and what breaks the constraint is out of the question "
@@ -94,6 +100,12 @@ class HybridConfig:
         "nodes', with that difference (state); auto: state where conditions change, else shared",
         choices=("auto", "own", "shared", "state"),
     )
+    hidden_counts: str = option(
+        "chosen",
+        "for what a hidden unit (a load, say) counts in both networks: the same whatever devices choose (alike), "
+        "or what each device's choice says (chosen), as a node's load slows only those that run there",
+        choices=("alike", "chosen"),
+    )
     own_decay: float = option(
         0.5,
         "pull of both networks' differences between devices towards 0, instead of --weight_decay",
@@ -130,6 +142,11 @@ class HybridConfig:
         if self.q_penalty == "known" and self.model_penalty == "learned":
             raise ValueError("--model_penalty: expected known with --q_penalty=known, found learned")
         alpha_at(self.alpha_schedule, 1, self.epochs)
+
+    @property
+    def models_devices(self) -> bool:
+        """Whether the system model predicts each device's response time."""
+        return self.model_penalty == "known" and self.model_output == "devices"
 
     @property
     def knows_penalty(self) -> bool:

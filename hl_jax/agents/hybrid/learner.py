@@ -15,25 +15,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hl_jax.agents.hybrid import minima
+from hl_jax.agents.hybrid import descent, minima
 from hl_jax.agents.hybrid.config import HybridConfig
-from hl_jax.agents.hybrid.networks import (
-    OWN,
-    JointValue,
-    SituatedValue,
-    SystemModel,
-    features_of,
-    obs_of,
-    value_network,
-)
+from hl_jax.agents.hybrid.networks import VALUES, SystemModel, Value, features_of, obs_of
 from hl_jax.agents.hybrid.state import UNSET, AgentState, EpochPlan, Goal
 from hl_jax.choices import decode, encode, joint_actions
 from hl_jax.objective import meets, penalty_ms
 from hl_jax.replay import buffers, situated
 from hl_jax.search import joint
 
-ADAM = optax.scale_by_adam()
 LARGEST_VALUE = 1e30  # above all that is learned, below infinity
+TIMES = {"known": "art_ms", "learned": "cost_ms"}  # what a network learns that knows the penalty, or learns it
 LEAST_OBSERVED = 0.01  # in cost scales; what is imagined may be nearer to 0, or below it
 
 
@@ -49,14 +41,22 @@ class Learner:
     points: int = 1  # P of the penalty's points
 
     @functools.cached_property
-    def q_network(self) -> JointValue | SituatedValue:
-        return value_network(self.users, self.choices, self.config.width, self.config.choice_tables, self.config.head)
+    def q_network(self) -> Value:
+        config = self.config
+        return VALUES[config.hidden_counts](self.users, self.choices, config.width, config.choice_tables, config.head)
 
     @functools.cached_property
     def model(self) -> SystemModel:
         config = self.config
         return SystemModel(
-            self.users, self.choices, config.width, len(self.levels), tables=config.choice_tables, head=config.head
+            users=self.users,
+            choices=self.choices,
+            width=config.width,
+            components=len(self.levels),
+            kind=config.choice_tables,
+            head=config.head,
+            counts=config.hidden_counts,
+            each=config.models_devices,
         )
 
     def init(self, key: chex.PRNGKey, obs: chex.Array) -> AgentState:
@@ -77,11 +77,11 @@ class Learner:
             obs=obs.astype(jnp.int8),
             q_params=q_params,
             target_params=jax.tree.map(jnp.copy, q_params),
-            q_optimizer=ADAM.init(q_params),
+            q_optimizer=descent.ADAM.init(q_params),
             model_params=model_params,
-            model_optimizer=ADAM.init(model_params),
+            model_optimizer=descent.ADAM.init(model_params),
             direct=buffers.init_prioritized(config.direct_capacity, components),
-            world=buffers.init_ring(config.world_capacity, components),
+            world=buffers.init_ring(config.world_capacity, components, (self.users,) if config.models_devices else ()),
             plan=plan,
             goal=Goal(constraint=jnp.float32(UNSET), missing=points, penalty_ms=points),
             minima=minima.init(components),
@@ -158,7 +158,7 @@ class Learner:
     def transition(
         self, obs: chex.Array, action: chex.Array, cost_ms: chex.Array, next_obs: chex.Array
     ) -> buffers.Transition:
-        """One step as the buffers hold it."""
+        """One step as the buffers hold it; `cost_ms` [], or [N] of each device."""
         return buffers.Transition(
             obs=obs.astype(jnp.int8),
             action=action,
@@ -167,12 +167,16 @@ class Learner:
         )
 
     def observe(
-        self, agent: AgentState, action: chex.Array, cost_ms: chex.Array, art_ms: chex.Array, next_obs: chex.Array
+        self, agent: AgentState, action: chex.Array, told: dict[str, chex.Array], next_obs: chex.Array
     ) -> AgentState:
-        """Lines 12 and 13: stores a real step in D_direct and D_world, each with what its network learns."""
-        known = {"known": art_ms, "learned": cost_ms}
-        direct = self.transition(agent.obs, action, known[self.config.q_penalty], next_obs)
-        world = self.transition(agent.obs, action, known[self.config.model_penalty], next_obs)
+        """Lines 12 and 13: stores a real step in D_direct and D_world, each with what its network learns.
+
+        `told`: `cost_ms`, `art_ms`, and `response_ms` [N], 0 of a device that didn't answer.
+        """
+        config = self.config
+        direct = self.transition(agent.obs, action, told[TIMES[config.q_penalty]], next_obs)
+        of_model = "response_ms" if config.models_devices else TIMES[config.model_penalty]
+        world = self.transition(agent.obs, action, told[of_model], next_obs)
         return agent.replace(
             obs=direct.next_obs,
             direct=buffers.add(agent.direct, direct),
@@ -189,24 +193,6 @@ class Learner:
 
     def _target_minimum(self, params: Any, goal: Goal, obs: chex.Array) -> chex.Array:
         return joint.best(self.q_values(params, obs, goal))[1]
-
-    def _left(self, step: chex.Array, steps: chex.Array) -> chex.Array:
-        """The part of a learning rate that is left at a `step` (0, …) of one epoch's `steps`."""
-        end = self.config.epoch_rate_end
-        if end == 1.0:
-            return jnp.float32(1.0)
-        return end + (1.0 - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * step / jnp.maximum(steps - 1, 1)))
-
-    def _decayed(self, direction: Any, params: Any) -> Any:
-        """An optimizer's direction with the pull of the weights towards 0 (AdamW)."""
-        config = self.config
-        if config.weight_decay == config.own_decay == 0.0:
-            return direction
-
-        def one(path: Any, part: chex.Array, weights: chex.Array) -> chex.Array:
-            return part + (config.own_decay if path[-1].key == OWN else config.weight_decay) * weights
-
-        return jax.tree_util.tree_map_with_path(one, direction, params)
 
     def _learn(
         self,
@@ -241,9 +227,7 @@ class Learner:
             return jnp.mean(batch.weights * optax.l2_loss(errors)), errors
 
         gradient, errors = jax.grad(loss, has_aux=True)(agent.q_params)
-        direction, optimizer = ADAM.update(gradient, agent.q_optimizer)
-        direction = self._decayed(direction, agent.q_params)
-        params = jax.tree.map(lambda p, d: p - rate * d, agent.q_params, direction)
+        params, optimizer = descent.step(self.config, agent.q_params, agent.q_optimizer, gradient, rate)
         buffer = buffers.update(buffer, batch.slots, errors, self.config.priority_exponent)
         agent = agent.replace(key=key, q_params=params, q_optimizer=optimizer, minima=cache)
         return agent, buffer, jnp.mean(jnp.abs(errors))
@@ -253,7 +237,9 @@ class Learner:
         updates = self.config.direct_updates
 
         def update(number: chex.Array, carry: AgentState) -> AgentState:
-            rate = plan.q_learning_rate * self._left(session * updates + number, plan.direct_sessions * updates)
+            rate = plan.q_learning_rate * descent.left(
+                self.config, session * updates + number, plan.direct_sessions * updates
+            )
             carry, buffer, _error = self._learn(carry, carry.direct, plan, rate)
             return carry.replace(direct=buffer)
 
@@ -274,7 +260,10 @@ class Learner:
             def one(obs: chex.Array, action: chex.Array, cost: chex.Array, following: chex.Array) -> chex.Array:
                 predicted, next_features = self.model.apply(params, features_of(obs, self.levels), action)
                 errors = next_features - features_of(following, self.levels)
-                return optax.l2_loss(self._error(predicted, cost)) + jnp.mean(optax.l2_loss(errors))
+                missed = optax.l2_loss(self._error(predicted, cost))
+                if self.config.models_devices:  # a device that didn't answer tells nothing of its time
+                    missed = jnp.mean(jnp.where(cost > 0.0, missed, 0.0))
+                return missed + jnp.mean(optax.l2_loss(errors))
 
             return jnp.mean(jax.vmap(one)(batch.obs, actions, batch.cost, batch.next_obs))
 
@@ -282,13 +271,11 @@ class Learner:
 
         def update(session: chex.Array, carry: tuple[AgentState, chex.Array]) -> tuple[AgentState, chex.Array]:
             agent, _loss = carry
-            rate = plan.model_learning_rate * self._left(session, sessions)
+            rate = plan.model_learning_rate * descent.left(self.config, session, sessions)
             key, sample_key = jax.random.split(agent.key)
             batch = buffers.sample_ring(agent.world, sample_key, self.config.batch)
             value, gradient = jax.value_and_grad(loss)(agent.model_params, batch)
-            direction, optimizer = ADAM.update(gradient, agent.model_optimizer)
-            direction = self._decayed(direction, agent.model_params)
-            params = jax.tree.map(lambda p, d: p - rate * d, agent.model_params, direction)
+            params, optimizer = descent.step(self.config, agent.model_params, agent.model_optimizer, gradient, rate)
             return agent.replace(key=key, model_params=params, model_optimizer=optimizer), value
 
         return jax.lax.fori_loop(0, sessions, update, (agent, jnp.float32(0.0)))
@@ -302,7 +289,8 @@ class Learner:
     def _imagined(self, agent: AgentState, obs: chex.Array, action: chex.Array) -> tuple[chex.Array, chex.Array]:
         """Line 25, in cost scales, as Q learns it: the cost, or the average response time where Q knows the penalty."""
         chosen = self.joint(action)
-        cost, following = self.model.apply(agent.model_params, features_of(obs, self.levels), chosen)
+        predicted, following = self.model.apply(agent.model_params, features_of(obs, self.levels), chosen)
+        cost = jnp.mean(predicted)
         if self.config.model_penalty == "known" and self.config.q_penalty == "learned":
             accuracy = jnp.mean(jnp.asarray(self.accuracy, jnp.float32)[chosen])
             cost = cost + self._penalty(accuracy, agent.goal)
@@ -363,14 +351,13 @@ class Learner:
         return situated.put(plan, item) if isinstance(plan, situated.Situated) else buffers.put(plan, item)
 
     def plan_real(
-        self, agent: AgentState, action: chex.Array, cost_ms: chex.Array, art_ms: chex.Array, next_obs: chex.Array
+        self, agent: AgentState, action: chex.Array, told: dict[str, chex.Array], next_obs: chex.Array
     ) -> AgentState:
         """Lines 30 and 31 when the step was taken in the environment.
 
         It is stored with the state it was really taken in: the environment can't be put into an imagined one.
         """
-        target = art_ms if self.config.q_penalty == "known" else cost_ms
-        item = self.transition(agent.obs, action, target, next_obs)
+        item = self.transition(agent.obs, action, told[TIMES[self.config.q_penalty]], next_obs)
         return agent.replace(plan=self._put(agent.plan, item), obs=item.next_obs, real_steps=agent.real_steps + 1)
 
     def plan_imagined(self, agent: AgentState, action: chex.Array, state: chex.Array) -> AgentState:
@@ -386,7 +373,7 @@ class Learner:
 
         def update(session: chex.Array, carry: tuple[AgentState, chex.Array]) -> tuple[AgentState, chex.Array]:
             agent, _error = carry
-            rate = plan.q_learning_rate * self._left(session, sessions)
+            rate = plan.q_learning_rate * descent.left(self.config, session, sessions)
             renewed = self.config.imagined == "renewed" and self.config.planning_step != "real"
             agent, buffer, error = self._learn(agent, agent.plan.prioritized, plan, rate, renewed)
             return agent.replace(plan=dataclasses.replace(agent.plan, prioritized=buffer)), error

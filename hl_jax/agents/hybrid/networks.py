@@ -1,12 +1,12 @@
 """The two learned functions of Algorithm 1, in Flax: Q(s, a) and System(s, a).
 
-Both read Table II's state and one-hot choices. The cost they predict has one hidden ReLU layer and a linear
-path beside it: enough for response times that add over devices, for contention and for the penalty (each a few
-hinges), and just what `search.Separable` evaluates over all joint actions exactly.
+Both read Table II's state and one-hot choices. The time they predict has one hidden ReLU layer and a linear path
+beside it: enough for response times that add over devices, for contention and for the penalty (each a few hinges), and
+just what `search.Separable` evaluates over all joint actions exactly.
 
-What each device's choice adds to both are tables [N, C, …]. Fixed ones (`JointValue`) suffice where conditions don't
-change: the state then moves all joint actions together. Where they do, the tables have to follow from the state
-(`SituatedValue`): how much longer this choice of this device takes over a weak link, beside a busy edge.
+What each device's choice adds to both are tables [N, C, X]. Fixed ones (`OwnTables`, `SharedTables`) suffice where
+conditions don't change: the state then moves all joint actions together. Where they do, the tables have to follow from
+the state (`SituatedTables`): how much longer this choice of this device takes over a weak link, beside a busy edge.
 """
 
 from __future__ import annotations
@@ -29,55 +29,55 @@ SHARED_START = nn.initializers.normal(0.1)
 OWN = "own"  # the parameter that tells one device from the others, where the rest is shared
 
 
-class JointValue(nn.Module):
-    """A scalar of (state, joint action): the Q-network, and the system model's cost."""
+def _rows(table: chex.Array, action: chex.Array) -> chex.Array:
+    """Of a table ([N, C, X]) what each device chose: [N, X]. A product, whose gradient is quicker than a gather's."""
+    return jnp.einsum("nc,ncx->nx", jax.nn.one_hot(action, table.shape[1]), table)
+
+
+class OwnTables(nn.Module):
+    """Tables of each device's own: X numbers of each choice."""
 
     users: int
     choices: int
-    width: int
-    shared: bool = False  # whether devices have one table, and each a difference from it
+    columns: int  # X
 
     def setup(self) -> None:
-        self.from_state = nn.Dense(self.width, kernel_init=START)
-        if self.shared:
-            self.of_all = self.param("shared", SHARED_START, (self.choices, self.width + 1))
-            self.own = self.param(OWN, nn.initializers.zeros, (self.users, self.choices, self.width + 1))
-        else:
-            self.from_action = self.param("from_action", START, (self.users, self.choices, self.width))
-        self.output = self.param("output", START, (self.width,))
-        self.skip_state = nn.Dense(1, kernel_init=START)
-        if not self.shared:
-            self.skip_action = self.param("skip_action", nn.initializers.zeros, (self.users, self.choices))
+        self.plain = self.param("plain", nn.initializers.zeros, (self.users, self.choices, 1))
+        self.rest = self.param("rest", START, (self.users, self.choices, self.columns - 1))
 
-    def _tables(self) -> tuple[chex.Array, chex.Array]:
-        """What each choice adds to the hidden units ([N, C, H]) and to the value ([N, C])."""
-        if not self.shared:
-            return self.from_action, self.skip_action
-        tables = self.of_all[None] + self.own
-        return tables[:, :, 1:], tables[:, :, 0]
+    def __call__(self, features: chex.Array) -> chex.Array:
+        """In one state ([F]; these don't depend on it). [N, C, X]."""
+        del features
+        return jnp.concatenate([self.plain, self.rest], axis=2)
 
-    def __call__(self, features: chex.Array, action: chex.Array) -> chex.Array:
-        """Value of one joint action. `features` [F] float32, `action` [N] int32; returns a scalar."""
-        chosen = jax.nn.one_hot(action, self.choices).reshape(-1)
-        adds, skip = self._tables()
-        hidden = self.from_state(features) + chosen @ adds.reshape(-1, self.width)
-        linear = self.skip_state(features)[0] + chosen @ skip.reshape(-1)
-        return nn.relu(hidden) @ self.output + linear
-
-    def separable(self, features: chex.Array) -> Separable:
-        """The same function of the action alone, for one state, as the exact search reads it."""
-        adds, skip = self._tables()
-        return Separable(
-            base=self.from_state(features),
-            hidden=adds,
-            output=self.output,
-            skip=skip,
-            constant=self.skip_state(features)[0],
-        )
+    def rows(self, features: chex.Array, action: chex.Array) -> chex.Array:
+        """The rows that a joint action ([N]) chooses. [N, X]."""
+        return _rows(self(features), action)
 
 
-class SituatedValue(nn.Module):
-    """A scalar of (state, joint action) whose tables one layer, shared by all devices, makes from state and choice.
+class SharedTables(nn.Module):
+    """One table that all devices share, and each one's difference from it."""
+
+    users: int
+    choices: int
+    columns: int
+
+    def setup(self) -> None:
+        self.of_all = self.param("shared", SHARED_START, (self.choices, self.columns))
+        self.own = self.param(OWN, nn.initializers.zeros, (self.users, self.choices, self.columns))
+
+    def __call__(self, features: chex.Array) -> chex.Array:
+        """In one state ([F]; these don't depend on it). [N, C, X]."""
+        del features
+        return self.of_all[None] + self.own
+
+    def rows(self, features: chex.Array, action: chex.Array) -> chex.Array:
+        """The rows that a joint action ([N]) chooses. [N, X]."""
+        return _rows(self(features), action)
+
+
+class SituatedTables(nn.Module):
+    """Shared tables, and what one layer, shared by all devices, makes of state and choice.
 
     It sees a device's own P, M and B, those of edge and cloud, and what the device chose. What it learns of one device
     holds for each that is in the same state; where devices aren't alike, a table of their own corrects it.
@@ -85,18 +85,15 @@ class SituatedValue(nn.Module):
 
     users: int
     choices: int
-    width: int
+    columns: int
     head: int  # hidden units of the shared layer
 
     def setup(self) -> None:
         self.situation = nn.Dense(self.head)
         self.choice = self.param("choice", nn.initializers.lecun_normal(), (self.choices, self.head))
-        self.tables = nn.Dense(self.width + 1, use_bias=False)
-        self.of_all = self.param("shared", SHARED_START, (self.choices, self.width + 1))
-        self.own = self.param(OWN, nn.initializers.zeros, (self.users, self.choices, self.width + 1))
-        self.from_state = nn.Dense(self.width, kernel_init=START)
-        self.output = self.param("output", START, (self.width,))
-        self.skip_state = nn.Dense(1, kernel_init=START)
+        self.tables = nn.Dense(self.columns, use_bias=False)
+        self.of_all = self.param("shared", SHARED_START, (self.choices, self.columns))
+        self.own = self.param(OWN, nn.initializers.zeros, (self.users, self.choices, self.columns))
 
     def _seen(self, features: chex.Array) -> chex.Array:
         """What each device's situation adds to the layer's units. [N, head]."""
@@ -104,18 +101,51 @@ class SituatedValue(nn.Module):
         nodes = jnp.tile(nodes, (self.users, 1))
         return self.situation(jnp.concatenate([devices.reshape(3, self.users).T, nodes], axis=1))
 
-    def __call__(self, features: chex.Array, action: chex.Array) -> chex.Array:
-        """Value of one joint action. `features` [F] float32, `action` [N] int32; returns a scalar."""
+    def __call__(self, features: chex.Array) -> chex.Array:
+        """In one state ([F]). [N, C, X]."""
+        units = nn.relu(self._seen(features)[:, None] + self.choice[None])
+        return self.tables(units) + self.of_all[None] + self.own
+
+    def rows(self, features: chex.Array, action: chex.Array) -> chex.Array:
+        """The rows that a joint action ([N]) chooses, without the others. [N, X]."""
         chosen = jax.nn.one_hot(action, self.choices)
         units = nn.relu(self._seen(features) + chosen @ self.choice)
-        rows = self.tables(units) + chosen @ self.of_all + jnp.einsum("nc,ncw->nw", chosen, self.own)
-        total = jnp.sum(rows, axis=0)
+        return self.tables(units) + chosen @ self.of_all + _rows(self.own, action)
+
+
+Tables = OwnTables | SharedTables | SituatedTables
+
+
+def tables_of(kind: str, users: int, choices: int, columns: int, head: int) -> Tables:
+    """Tables that are own, shared, or of the state by a layer of `head` units."""
+    if kind == "state":
+        return SituatedTables(users, choices, columns, head)
+    return (SharedTables if kind == "shared" else OwnTables)(users, choices, columns)
+
+
+class JointValue(nn.Module):
+    """A scalar of (state, joint action), whose hidden units count for the same whatever is chosen."""
+
+    users: int
+    choices: int
+    width: int  # H
+    kind: str = "own"  # of its tables, as `tables_of` reads it
+    head: int = 64
+
+    def setup(self) -> None:
+        self.tables = tables_of(self.kind, self.users, self.choices, self.width + 1, self.head)
+        self.from_state = nn.Dense(self.width, kernel_init=START)
+        self.output = self.param("output", START, (self.width,))
+        self.skip_state = nn.Dense(1, kernel_init=START)
+
+    def __call__(self, features: chex.Array, action: chex.Array) -> chex.Array:
+        """Value of one joint action. `features` [F] float32, `action` [N] int32; returns a scalar."""
+        total = jnp.sum(self.tables.rows(features, action), axis=0)
         return nn.relu(self.from_state(features) + total[1:]) @ self.output + total[0] + self.skip_state(features)[0]
 
     def separable(self, features: chex.Array) -> Separable:
-        """The same function of the action alone, for one state."""
-        units = nn.relu(self._seen(features)[:, None] + self.choice[None])
-        tables = self.tables(units) + self.of_all[None] + self.own
+        """The same function of the action alone, for one state, as the exact search reads it."""
+        tables = self.tables(features)
         return Separable(
             base=self.from_state(features),
             hidden=tables[:, :, 1:],
@@ -125,37 +155,98 @@ class SituatedValue(nn.Module):
         )
 
 
-def value_network(users: int, choices: int, width: int, tables: str, head: int) -> JointValue | SituatedValue:
-    """The network of a value: its `tables` own, shared, or of the state by a layer of `head` units."""
-    if tables == "state":
-        return SituatedValue(users, choices, width, head)
-    return JointValue(users, choices, width, shared=tables == "shared")
+class ResponseTimes(nn.Module):
+    """Each device's response time, of (state, joint action).
+
+    The hidden layer is of what all devices chose, as a node's load is; for how much it counts depends on what the
+    device itself chose, as a node's load slows only those that run there.
+    """
+
+    users: int
+    choices: int
+    width: int
+    kind: str = "own"
+    head: int = 64
+
+    def setup(self) -> None:
+        self.tables = tables_of(self.kind, self.users, self.choices, 2 * self.width + 1, self.head)
+        self.from_state = nn.Dense(self.width, kernel_init=START)
+        self.skip_state = nn.Dense(1, kernel_init=START)
+
+    def __call__(self, features: chex.Array, action: chex.Array) -> chex.Array:
+        """`features` [F] float32, `action` [N] int32; returns [N]."""
+        alone, adds, slowed = jnp.split(self.tables.rows(features, action), [1, self.width + 1], axis=1)
+        hidden = nn.relu(self.from_state(features) + jnp.sum(adds, axis=0))
+        return alone[:, 0] + slowed @ hidden + self.skip_state(features)[0]
+
+    def separable(self, features: chex.Array) -> Separable:
+        """Their mean as a function of the action alone, for one state."""
+        alone, adds, slowed = jnp.split(self.tables(features), [1, self.width + 1], axis=2)
+        return Separable(
+            base=self.from_state(features),
+            hidden=adds,
+            output=jnp.zeros(self.width),
+            outputs=slowed / self.users,
+            skip=alone[:, :, 0] / self.users,
+            constant=self.skip_state(features)[0],
+        )
+
+
+class MeanTime(nn.Module):
+    """A scalar of (state, joint action) of the same form: the mean of response times that are never seen one by one."""
+
+    users: int
+    choices: int
+    width: int
+    kind: str = "own"
+    head: int = 64
+
+    def setup(self) -> None:
+        self.times = ResponseTimes(self.users, self.choices, self.width, self.kind, self.head)
+
+    def __call__(self, features: chex.Array, action: chex.Array) -> chex.Array:
+        """Value of one joint action. `features` [F] float32, `action` [N] int32; returns a scalar."""
+        return jnp.mean(self.times(features, action))
+
+    def separable(self, features: chex.Array) -> Separable:
+        """The same function of the action alone, for one state."""
+        return self.times.separable(features)
+
+
+Value = JointValue | MeanTime
+VALUES: dict[str, type[JointValue] | type[MeanTime]] = {
+    "alike": JointValue,
+    "chosen": MeanTime,
+}  # by what its hidden units count for
 
 
 class SystemModel(nn.Module):
-    """System(s, a): predicted cost, and the next state's components as `features_of` scales them."""
+    """System(s, a): predicted cost or response times, and the next state's components as `features_of` scales them."""
 
     users: int
     choices: int
     width: int
     components: int  # F
-    tables: str = "own"  # as `value_network` reads it
+    kind: str = "own"  # of its tables, as `tables_of` reads it
     head: int = 64
+    counts: str = "alike"  # a key of `VALUES`
+    each: bool = False  # whether it predicts each device's response time, or the one cost of all
 
     def setup(self) -> None:
-        self.cost = value_network(self.users, self.choices, self.width, self.tables, self.head)
+        network = ResponseTimes if self.each else VALUES[self.counts]
+        self.cost = network(self.users, self.choices, self.width, self.kind, self.head)
         # Layers of its own: what a monitor will show must not disturb the cost.
         self.hidden = nn.Dense(self.width)
         self.following = nn.Dense(self.components)
 
     def __call__(self, features: chex.Array, action: chex.Array) -> tuple[chex.Array, chex.Array]:
-        """Cost (scalar) and the next state's features ([F]) after one joint action."""
+        """Cost (scalar, or [N] of each) and the next state's features ([F]) after one joint action."""
         chosen = jax.nn.one_hot(action, self.choices).reshape(-1)
         hidden = nn.relu(self.hidden(jnp.concatenate([features, chosen])))
         return self.cost(features, action), self.following(hidden)
 
     def separable(self, features: chex.Array) -> Separable:
-        """The cost as a function of the action alone."""
+        """The cost, or the mean of the devices' times, as a function of the action alone."""
         return self.cost.separable(features)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from hl_jax import evaluation, simulator, training
 from hl_jax.agents.hybrid import agent as hybrid
+from hl_jax.agents.hybrid import descent
 from hl_jax.agents.hybrid.config import DqnConfig, HybridConfig
 from hl_jax.agents.hybrid.state import Goal
 from hl_jax.agents.world import compiled_world, misfit, observed_levels
@@ -53,8 +54,8 @@ KNOWN = HybridConfig(
 
 @pytest.mark.parametrize(("end", "steps"), [(1.0, 5), (0.1, 5), (0.0, 2), (0.1, 1)])
 def test_a_rate_falls_within_the_epoch(end, steps):
-    learner = hybrid.make(dataclasses.replace(KNOWN, epoch_rate_end=end), SCENARIO).learner
-    left = [float(learner._left(jnp.int32(step), jnp.int32(steps))) for step in range(steps)]
+    config = dataclasses.replace(KNOWN, epoch_rate_end=end)
+    left = [float(descent.left(config, jnp.int32(step), jnp.int32(steps))) for step in range(steps)]
     assert left[0] == 1.0
     assert left == sorted(left, reverse=True)
     if steps > 1:

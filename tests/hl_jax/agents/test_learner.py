@@ -56,6 +56,12 @@ suggest, imagine, revisit = phase("suggest"), phase("imagine"), phase("revisit")
 plan_real, plan_imagined = phase("plan_real"), phase("plan_imagined")
 
 
+def told(cost_ms: float, art_ms: float) -> dict[str, chex.Array]:
+    """What a step told, with the same time of every device."""
+    response_ms = jnp.full(N, art_ms, jnp.float32)
+    return {"cost_ms": jnp.float32(cost_ms), "art_ms": jnp.float32(art_ms), "response_ms": response_ms}
+
+
 def random_obs(random: np.random.Generator) -> chex.Array:
     return jnp.asarray(random.integers(0, LEVELS), jnp.int32)
 
@@ -80,7 +86,7 @@ def _experienced() -> AgentState:
     )
     for _ in range(STORED):
         action, cost = jnp.int32(random.integers(C**N)), jnp.float32(random.uniform(100, 500))
-        agent = observe(agent, action, cost, cost, random_obs(random))
+        agent = observe(agent, action, told(cost, cost), random_obs(random))
         item = LEARNER.transition(random_obs(random), action, cost, random_obs(random))
         known = bool(buffers.contains(agent.plan, action))
         agent = agent if known else agent.replace(plan=buffers.put(agent.plan, item))
@@ -126,7 +132,7 @@ def test_exploration_is_uniform_and_as_frequent_as_epsilon_says():
 
 def test_a_step_is_stored_in_both_buffers_and_moves_the_state():
     before = experienced()
-    after = observe(before, jnp.int32(17), jnp.float32(250.0), jnp.float32(200.0), jnp.arange(F, dtype=jnp.int32) % 2)
+    after = observe(before, jnp.int32(17), told(250.0, 200.0), jnp.arange(F, dtype=jnp.int32) % 2)
     for ring in (after.direct.ring, after.world):
         slot = STORED
         assert ring.count == STORED + 1
@@ -244,7 +250,7 @@ def test_line_31_stores_a_new_action(step):
     action = jnp.int32(np.flatnonzero(np.asarray(agent.plan.slot_of) == buffers.NOWHERE)[1])
     next_obs = jnp.zeros(F, jnp.int32)
     if step == "real":
-        after = plan_real(agent, action, jnp.float32(120.0), jnp.float32(90.0), next_obs)
+        after = plan_real(agent, action, told(120.0, 90.0), next_obs)
         cost, started, ended = 1.2, agent.obs, next_obs  # the state that the step was really taken in
         assert (after.real_steps, after.model_steps) == (agent.real_steps + 1, agent.model_steps)
         np.testing.assert_array_equal(after.obs, next_obs)
