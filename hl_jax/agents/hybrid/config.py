@@ -39,7 +39,7 @@ class HybridConfig:
     )
     epsilon_start: float = option(1.0, "probability of a random joint action in the first epoch", low=0.0, high=1.0)
     epsilon_end: float = option(0.1, "the same once it has fallen", low=0.0, high=1.0)
-    epsilon_epochs: float = option(0.025, "part of the epochs over which epsilon falls linearly", low=0.0, high=1.0)
+    epsilon_epochs: float = option(0.05, "part of the epochs over which epsilon falls linearly", low=0.0, high=1.0)
     explore: str = option(
         "feasible",
         "what line 9 draws at random with probability epsilon: the joint action, each device's choice by itself "
@@ -70,7 +70,7 @@ class HybridConfig:
         "hundredth of --cost_scale_ms), since noise and tolerance are in proportion to it",
         choices=("squared", "relative"),
     )
-    weight_decay: float = option(3e-3, "pull of both networks' weights towards 0 (AdamW)", low=0.0, high=1.0)
+    weight_decay: float = option(0.1, "pull of both networks' weights towards 0 (AdamW)", low=0.0, high=1.0)
     plan_key: str = option(
         "state",
         "by what line 29 tells whether D_plan holds a suggestion: its action, or its state and action",
@@ -107,16 +107,16 @@ class HybridConfig:
         choices=("alike", "chosen"),
     )
     own_decay: float = option(
-        0.5,
+        1.0,
         "pull of both networks' differences between devices towards 0, instead of --weight_decay",
         low=0.0,
         high=100.0,
     )
-    head: int = option(64, "hidden units of the layer that tables of the state come from", low=1, high=4096)
+    head: int = option(128, "hidden units of the layer that tables of the state come from", low=1, high=4096)
     width: int = option(16, "hidden units of the Q-network and of the system model", low=1, high=4096)
     batch: int = option(64, "transitions in a minibatch", low=1, high=2**16)
-    q_learning_rate: float = option(3e-3, "Adam's step for the Q-network at the start", low=0.0, high=1.0)
-    model_learning_rate: float = option(2e-2, "Adam's step for the system model at the start", low=0.0, high=1.0)
+    q_learning_rate: float = option(8e-3, "Adam's step for the Q-network at the start", low=0.0, high=1.0)
+    model_learning_rate: float = option(5e-3, "Adam's step for the system model at the start", low=0.0, high=1.0)
     learning_rate_end: float = option(1.0, "part of both steps that is left at the end (cosine)", low=0.0, high=1.0)
     epoch_rate_end: float = option(
         0.02,
