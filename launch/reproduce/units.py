@@ -137,13 +137,17 @@ def constraint_text(constraint: str) -> str:
     return constraint if constraint in ("Min", "Max") else f"{constraint}%"
 
 
+UNEQUAL = "unequal"  # not the paper's: devices whose speeds span a factor of four
+
+
 @functools.cache
 def _file(experiment: str) -> Scenario:
-    return scenario_files.load_scenario(ROOT / "data" / "scenarios" / f"exp{experiment}.toml")
+    name = experiment if experiment == UNEQUAL else f"exp{experiment}"
+    return scenario_files.load_scenario(ROOT / "data" / "scenarios" / f"{name}.toml")
 
 
 def scenario_of(experiment: str, users: int, constraint: str) -> Scenario:
-    """An experiment of the paper with so many users and that constraint."""
+    """An experiment of the paper, or `UNEQUAL`, with so many users and that constraint."""
     scenario = _file(experiment).with_users(users)
     return dataclasses.replace(scenario, constraint=constraint_value(constraint, scenario.pool))
 

@@ -8,9 +8,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from hl_jax import statistics
 from hl_jax.objective import CONSTRAINTS
-from hl_jax.statistics import Ratio, Spread
 from launch.inputs import paper, public
 from launch.report import ratios
 from launch.report.blocks import (
@@ -29,106 +27,15 @@ from launch.report.blocks import (
 )
 from launch.report.plotting import DARK, LIGHT, Picture, Theme
 from launch.report.ratios import Point
+from launch.reproduce.sections import pairs as compared
+from launch.reproduce.sections.pairs import USERS, Factor, Learned, Other, Pair
 from launch.reproduce.sections.section import COMPARED, Section, Shortfall, Work
-from launch.reproduce.units import LITERATURE, TOLD, UNTOLD, Case, constraint_text
-from launch.runs.summary import Summary
+from launch.reproduce.units import LITERATURE, TOLD, UNEQUAL, UNTOLD, Case, constraint_text
 
-USERS = 5
 EXPERIMENTS = "ABCD"
 NOISES = (0.0, 0.03, 0.1, 0.3)
 NOISY = (("A", "85"), ("A", "Max"), ("D", "85"))
 PICTURE = "knowledge"
-
-
-@dataclasses.dataclass(frozen=True)
-class Learned(Spread):
-    """One agent's real steps to optimal, and what they took."""
-
-    experience_s: float | None  # median up to the optimum, as the steps would have taken for real
-    compute_s: float | None  # the same of computing, on one core
-
-
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """hybrid beside dqn in one cell, both with the same knowledge."""
-
-    experiment: str
-    constraint: str
-    knowledge: str
-    noise: float | None  # None: the experiment's
-    hybrid: Learned
-    dqn: Learned
-    ratio: Ratio  # dqn's steps over hybrid's
-
-    @property
-    def decided(self) -> int:
-        """1: hybrid is sooner, -1: later, 0: neither is decided (95 %)."""
-        low, high = self.ratio.interval
-        if low is not None and low > 1.0:
-            return 1
-        return -1 if high is not None and high < 1.0 else 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Other:
-    """An agent as the literature sets it, or tabular, in one cell."""
-
-    agent: str
-    knowledge: str
-    users: int
-    constraint: str
-    steps: Spread
-    budget_steps: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Factor:
-    """What one difference between two agents is worth in experiment A: one's median steps over the other's."""
-
-    what: str
-    value: float | None  # in the middle cell
-    cells: int
-    of: int  # cells that were run; in the others most seeds of one never got there
-
-
-def _steps(summary: Summary) -> list[int | None]:
-    return [seed.steps_to_optimal for seed in summary.whole]
-
-
-def _learned(summary: Summary) -> Learned:
-    experience = statistics.summarize([seed.experience_to_optimal_s for seed in summary.whole]).median
-    compute = statistics.summarize([seed.compute_to_optimal_s for seed in summary.whole]).median
-    return Learned(**dataclasses.asdict(summary.aggregate.steps_to_optimal), experience_s=experience, compute_s=compute)
-
-
-def _pair(case: Case, work: Work) -> Pair | None:
-    hybrid, dqn = (work.summary(case._replace(agent=agent)) for agent in ("hybrid", "dqn"))
-    if hybrid is None or dqn is None:
-        return None
-    ratio = statistics.ratio_of_medians(_steps(dqn), _steps(hybrid))
-    return Pair(case.experiment, case.constraint, case.knowledge, case.noise, _learned(hybrid), _learned(dqn), ratio)
-
-
-def _other(case: Case, work: Work) -> Other | None:
-    summary = work.summary(case)
-    if summary is None:
-        return None
-    budget = min(seed.real_steps for seed in summary.whole)
-    return Other(case.agent, case.knowledge, case.users, case.constraint, summary.aggregate.steps_to_optimal, budget)
-
-
-def _factor(what: str, slow: tuple[str, str], quick: tuple[str, str], work: Work) -> Factor:
-    """The median ratio over experiment A's cells of two agents, each an agent and what it is told."""
-    ratios, run = [], 0
-    for limit in CONSTRAINTS:
-        found = [work.summary(Case("A", USERS, limit, *one)) for one in (slow, quick)]
-        if found[0] is None or found[1] is None:
-            continue
-        run += 1
-        above, below = (one.aggregate.steps_to_optimal.median for one in found if one)
-        if above is not None and below is not None:
-            ratios.append(above / below)
-    return Factor(what, float(np.median(ratios)) if ratios else None, len(ratios), run)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +48,7 @@ class Knowledge(Section):
     clock: ClassVar[tuple[str, ...]] = ("compute_s",)
 
     pairs: tuple[Pair, ...]  # every cell of Table V, for each state of knowledge
-    noisy: tuple[Pair, ...]
+    harder: tuple[Pair, ...]  # more and less noise, unequal devices
     others: tuple[Other, ...]
     factors: tuple[Factor, ...]
     claim: float  # the paper's "up to"
@@ -158,11 +65,13 @@ class Knowledge(Section):
         ]
 
     @classmethod
-    def _noisy(cls, quick: bool) -> list[Case]:
+    def _harder(cls, quick: bool) -> list[Case]:
+        if quick:
+            return []
         # 3 % is the experiments' own.
         noises = [None if noise == 0.03 else noise for noise in NOISES]
-        cells = [] if quick else NOISY
-        return [Case(one, USERS, limit, "hybrid", TOLD, noise) for one, limit in cells for noise in noises]
+        noisy = [Case(one, USERS, limit, "hybrid", TOLD, noise) for one, limit in NOISY for noise in noises]
+        return [*noisy, *(Case(UNEQUAL, USERS, limit, "hybrid") for limit in COMPARED)]
 
     @classmethod
     def _others(cls, quick: bool) -> list[Case]:
@@ -174,8 +83,8 @@ class Knowledge(Section):
 
     @classmethod
     def cases(cls, quick: bool) -> list[Case]:
-        """Both agents in every cell, told and untold; with more and less noise; and others as the literature has."""
-        both = dict.fromkeys([*cls._cells(quick), *cls._noisy(quick)])
+        """Both agents in every cell, told and untold; with other noise and devices; and the literature's."""
+        both = dict.fromkeys([*cls._cells(quick), *cls._harder(quick)])
         return [*(case._replace(agent=agent) for case in both for agent in ("hybrid", "dqn")), *cls._others(quick)]
 
     @classmethod
@@ -183,19 +92,19 @@ class Knowledge(Section):
         """What is finished of these."""
         asked = {unit.case for unit in work.needed_by(cls.name)}
         quick = not any(case.users == USERS for case in asked)
-        kept = [[case for case in cases if case in asked] for cases in (cls._cells(quick), cls._noisy(quick))]
-        pairs, noisy = (tuple(one for case in cases if (one := _pair(case, work))) for cases in kept)
-        others = [_other(case, work) for case in cls._others(quick) if case in asked]
+        kept = [[case for case in cases if case in asked] for cases in (cls._cells(quick), cls._harder(quick))]
+        pairs, harder = (tuple(one for case in cases if (one := compared.pair(case, work))) for cases in kept)
+        others = [compared.other(case, work) for case in cls._others(quick) if case in asked]
         return cls(
             pairs=pairs,
-            noisy=noisy,
+            harder=harder,
             others=tuple(one for one in others if one is not None),
             factors=(
-                _factor("planning, both told", ("dqn", TOLD), ("hybrid", TOLD), work),
-                _factor("planning, neither told", ("dqn", UNTOLD), ("hybrid", UNTOLD), work),
-                _factor("being told the penalty, dqn", ("dqn", UNTOLD), ("dqn", TOLD), work),
-                _factor("tuning, dqn that isn't told", ("dqn", LITERATURE), ("dqn", UNTOLD), work),
-                _factor(
+                compared.factor("planning, both told", ("dqn", TOLD), ("hybrid", TOLD), work),
+                compared.factor("planning, neither told", ("dqn", UNTOLD), ("hybrid", UNTOLD), work),
+                compared.factor("being told the penalty, dqn", ("dqn", UNTOLD), ("dqn", TOLD), work),
+                compared.factor("tuning, dqn that isn't told", ("dqn", LITERATURE), ("dqn", UNTOLD), work),
+                compared.factor(
                     "all of it: hybrid against dqn as in the literature", ("dqn", LITERATURE), ("hybrid", TOLD), work
                 ),
             ),
@@ -229,7 +138,7 @@ class Knowledge(Section):
     def shortfalls(self) -> list[Shortfall]:
         """Cells in which dqn is decidedly sooner."""
         found = []
-        for pair in (*self.pairs, *self.noisy):
+        for pair in (*self.pairs, *self.harder):
             if pair.decided < 0:
                 noise = "" if pair.noise is None else f", {100.0 * pair.noise:g} % noise"
                 where = f"{pair.experiment}/{constraint_text(pair.constraint)}, both {pair.knowledge}{noise}"
@@ -250,13 +159,15 @@ class Knowledge(Section):
                 f"{self.claim:g} times fewer steps than AdaDeep's DQN. Two agents can be compared so only if they know "
                 "the same. *Told*: what breaks the constraint is known to both, and only response times are learned. "
                 "*Untold*: both learn the penalty from what it costs. Both have the same networks, replay and ways to "
-                "explore; `data/results/tuning` says how each was tuned."
+                "explore; `data/results/tuning` says how each was tuned. A Q-network learns from the reward, the "
+                "average response time; told hybrid's system model also from whose time was which "
+                "(`--model_output=devices`)."
             ),
             Paragraph(_answer(self)),
             Figures((PICTURE,)),
             Table(columns, tuple(_pair_rows(self.pairs)), groups, 2),
             *self._where(),
-            *self._noise(),
+            *self._harder_cells(),
             *self._set_otherwise(),
         ]
 
@@ -278,8 +189,8 @@ class Knowledge(Section):
             Table(("What", "factor", "cells"), rows, (), 1),
         ]
 
-    def _noise(self) -> list[Block]:
-        if not self.noisy:
+    def _harder_cells(self) -> list[Block]:
+        if not self.harder:
             return []
         columns = ("Exp", "Cnst", "noise", "hybrid", "got there", "dqn", "got there", "dqn / hybrid", "95 %")
         rows = tuple(
@@ -292,11 +203,14 @@ class Knowledge(Section):
                 Cell(times(pair.ratio.value)),
                 Cell(times_between(pair.ratio.interval)),
             )
-            for pair in self.noisy
+            for pair in self.harder
         )
         return [
-            Heading("More and less noise"),
-            Paragraph("Both told. Steps to optimal, median, and how many seeds got there."),
+            Heading("More and less noise, and unequal devices"),
+            Paragraph(
+                "Both told. Steps to optimal, median, and how many seeds got there; *unequal* are five devices whose "
+                "speeds span a factor of four."
+            ),
             Table(columns, rows, (), 3),
         ]
 

@@ -109,7 +109,7 @@ def test_a_device_that_did_not_answer_tells_the_model_nothing_of_its_time(gone):
 
 
 def test_a_model_of_each_device_finds_the_mean_and_its_parts():
-    """Noise-free: what was tried is predicted as reported, and a third of the joint actions that never were, closely."""
+    """Noise-free: what was tried is predicted as reported, and joint actions that never were, closely."""
     config = dataclasses.replace(CONFIG, choice_tables="shared", weight_decay=0.0, own_decay=0.0, world_sessions=4000)
     agent = hybrid.make(dataclasses.replace(config, model_learning_rate=1e-2), SCENARIO)
     learner, obs = agent.learner, jnp.zeros(len(LEVELS), jnp.int32)

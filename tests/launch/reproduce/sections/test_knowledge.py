@@ -49,7 +49,7 @@ def test_ratios_are_of_the_same_knowledge(made):
     assert (told.knowledge, told.ratio.value, told.decided) == (TOLD, 2.1, 1)
     assert told.ratio.interval == (pytest.approx(200 / 110, abs=1e-4), 2.2)
     assert (untold.knowledge, untold.ratio.value, untold.decided) == (UNTOLD, 0.5, -1)
-    usual, noisy = section.noisy
+    usual, noisy = section.harder
     assert usual == told
     assert (noisy.noise, noisy.hybrid.median, noisy.dqn.median) == (0.1, 100, 210)
     by_what = {one.what: (one.value, one.cells, one.of) for one in section.factors}
@@ -70,7 +70,7 @@ def test_the_plan_pairs_both_agents_everywhere():
     for case in told:
         assert case._replace(agent={"hybrid": "dqn", "dqn": "hybrid"}[case.agent]) in cases
     cells = {(case.experiment, case.constraint) for case in told if case.noise is None}
-    assert len(cells) == 20
+    assert len(cells) == 20 + 4  # and the unequal devices
     assert {case.noise for case in told} == {None, 0.0, 0.1, 0.3}  # 3 % is the experiments' own
     for case, one in cases.items():
         assert one.settings.scenario.noise == (0.03 if case.noise is None else case.noise)
