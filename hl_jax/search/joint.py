@@ -72,8 +72,9 @@ def sums(table: chex.Array) -> chex.Array:
 
 def best(values: chex.Array) -> tuple[chex.Array, chex.Array]:
     """Index and value of the least of `values` ([A]); the lowest index among equals."""
-    negated, index = jax.lax.top_k(-values, 1)
-    return index[0].astype(jnp.int32), -negated[0]
+    least = jnp.min(values)
+    places = jnp.arange(values.shape[0], dtype=jnp.int32)
+    return jnp.min(jnp.where(values == least, places, values.shape[0] - 1)), least
 
 
 def k_best(values: chex.Array, k: int) -> tuple[chex.Array, chex.Array]:

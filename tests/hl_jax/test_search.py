@@ -68,8 +68,8 @@ def by_the_equation(params: Any, features: np.ndarray, users: int, choices: int)
     for action in itertools.product(range(choices), repeat=users):
         hidden, linear = base.copy(), constant
         for device, choice in enumerate(action):
-            hidden += weights["from_action"][device, choice]
-            linear += weights["skip_action"][device, choice]
+            hidden += weights["tables"]["rest"][device, choice]
+            linear += weights["tables"]["plain"][device, choice, 0]
         values.append(float(np.maximum(hidden, 0.0) @ weights["output"] + linear))
     return values
 

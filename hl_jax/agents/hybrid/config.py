@@ -17,7 +17,7 @@ class HybridConfig:
     direct_sessions: int = option(5, "N_direct, sessions of direct RL in an epoch at alpha 0", low=0)
     direct_steps: int = option(5, "T_direct, real steps in a direct session", low=1)
     direct_updates: int = option(20, "minibatches after each direct session (lines 14 and 15)", low=1)
-    world_sessions: int = option(1000, "N_world, system-model minibatches in an epoch at alpha 0", low=0)
+    world_sessions: int = option(800, "N_world, system-model minibatches in an epoch at alpha 0", low=0)
     suggest_sessions: int = option(4, "N_suggest, sessions of suggestion in an epoch at alpha 1", low=0)
     suggest_steps: int = option(1, "T_suggest, planning steps in a suggestion session", low=1)
     plan_sessions: int = option(500, "N_plan, planning minibatches in an epoch at alpha 1", low=0)

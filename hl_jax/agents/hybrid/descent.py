@@ -12,7 +12,8 @@ import optax
 from hl_jax.agents.hybrid.config import HybridConfig
 from hl_jax.agents.hybrid.networks import OWN
 
-ADAM = optax.scale_by_adam()
+# All parameters as one vector: XLA then computes a step at once, and not leaf by leaf.
+ADAM = optax.flatten(optax.scale_by_adam())
 
 
 def left(config: HybridConfig, step: chex.Array, steps: chex.Array) -> chex.Array:

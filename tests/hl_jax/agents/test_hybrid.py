@@ -50,7 +50,7 @@ CONFIG = literal(
 CONFIGS = {
     "hybrid": CONFIG,
     "hybrid, model steps": dataclasses.replace(CONFIG, planning_step="model"),
-    "dqn": dataclasses.replace(CONFIG, direct_sessions=60, direct_steps=1, direct_updates=4),
+    "dqn": dataclasses.replace(CONFIG, direct_sessions=60, direct_steps=1, direct_updates=8),
 }
 # One device does best with a small model of its own, the other, four times slower, at the edge.
 SCENARIO = small_scenario(
@@ -280,7 +280,7 @@ def test_planning_with_all_actions_takes_each_once_and_then_only_moves_states():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_two_seeds_differ_in_parameters_actions_and_samples(name):
     first, last = trained(name, (0, 1))[0][0].agent, trained(name, (0, 1))[-1][0].agent
-    kernels = first.q_params["params"]["from_action"]
+    kernels = first.q_params["params"]["tables"]["rest"]
     assert (kernels[0] != kernels[1]).mean() > 0.99
     actions = first.direct.ring.data.action[:, :15]
     assert (actions[0] != actions[1]).any()
@@ -291,7 +291,7 @@ def test_two_seeds_differ_in_parameters_actions_and_samples(name):
     assert (tree[0] != tree[1]).any()
     assert (last.key[0] != last.key[1]).any()
     initial = programs(name)[0](jnp.array([0, 1], jnp.int32), PARAMS)
-    before = plain(initial).agent.q_params["params"]["from_action"]
+    before = plain(initial).agent.q_params["params"]["tables"]["rest"]
     assert (before[0] != before[1]).mean() > 0.99
 
 
