@@ -10,9 +10,10 @@ from absl import flags
 from hl_jax import training
 from hl_jax.agents.q_learning.config import QLearningConfig
 from launch.host.errors import InputError
+from launch.host.files import ROOT
 from launch.inputs import agents
-from launch.inputs.flags import given
-from launch.sweep import axes, plan
+from launch.inputs.flags import define_agent, given
+from launch.sweep import axes, plan, search
 from launch.sweep.axes import Axis, Grid
 from tests.helpers.builders import SCENARIOS
 
@@ -230,3 +231,20 @@ def test_a_mistake_in_a_grid_of_500_is_told_with_its_place():
 def test_mistakes_are_told_before_anything_runs(texts, message):
     with pytest.raises(InputError, match=message):
         points(**texts)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "data" / "sweeps").glob("*.toml")), ids=lambda path: path.stem)
+def test_a_shipped_sweep_can_be_run_and_who_is_untold_learns_the_penalty(path):
+    shared, grids = axes.from_file(path)
+    define_agent(shared["agent"])
+    if path.stem.startswith("tuning"):
+        searched, tasks = search.split(grids[0].axes)
+        assignments = [setting | task for setting in search.random_settings(searched, 3, 0) for task in tasks]
+    else:
+        assignments = axes.grid_assignments(grids)
+    with given(shared):
+        found = [one.settings.config for one in plan.points([{"constraint": "85"} | one for one in assignments])]
+    for config in found:
+        knows = {getattr(config, name) for name in ("q_penalty", "model_penalty") if hasattr(config, name)}
+        expected = {"learned"} if path.stem.endswith("untold") else {"known"}
+        assert knows == (set() if shared["agent"] == "sb3_dqn" else expected)
