@@ -60,7 +60,8 @@ def joint_values(function: Separable) -> chex.Array:
             return total + function.output[unit] * activation
         return total + (of_left[unit][:, None] + of_right[unit][None, :]) * activation
 
-    return jax.lax.fori_loop(0, function.output.shape[0], add_unit, start).reshape(-1)
+    # Two at a time: half as often through a table that is larger than a core's first cache.
+    return jax.lax.fori_loop(0, function.output.shape[0], add_unit, start, unroll=2).reshape(-1)
 
 
 def sums(table: chex.Array) -> chex.Array:
