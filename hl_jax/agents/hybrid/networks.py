@@ -55,12 +55,8 @@ class OwnTables(nn.Module):
         return _rows(self(features), action)
 
 
-class SharedTables(nn.Module):
+class SharedTables(OwnTables):
     """One table that all devices share, and each one's difference from it."""
-
-    users: int
-    choices: int
-    columns: int
 
     def setup(self) -> None:
         self.of_all = self.param("shared", SHARED_START, (self.choices, self.columns))
@@ -71,29 +67,21 @@ class SharedTables(nn.Module):
         del features
         return self.of_all[None] + self.own
 
-    def rows(self, features: chex.Array, action: chex.Array) -> chex.Array:
-        """The rows that a joint action ([N]) chooses. [N, X]."""
-        return _rows(self(features), action)
 
-
-class SituatedTables(nn.Module):
+class SituatedTables(SharedTables):
     """Shared tables, and what one layer, shared by all devices, makes of state and choice.
 
     It sees a device's own P, M and B, those of edge and cloud, and what the device chose. What it learns of one device
     holds for each that is in the same state; where devices aren't alike, a table of their own corrects it.
     """
 
-    users: int
-    choices: int
-    columns: int
-    head: int  # hidden units of the shared layer
+    head: int = 64  # hidden units of the shared layer
 
     def setup(self) -> None:
+        super().setup()
         self.situation = nn.Dense(self.head)
         self.choice = self.param("choice", nn.initializers.lecun_normal(), (self.choices, self.head))
         self.tables = nn.Dense(self.columns, use_bias=False)
-        self.of_all = self.param("shared", SHARED_START, (self.choices, self.columns))
-        self.own = self.param(OWN, nn.initializers.zeros, (self.users, self.choices, self.columns))
 
     def _seen(self, features: chex.Array) -> chex.Array:
         """What each device's situation adds to the layer's units. [N, head]."""
@@ -113,24 +101,23 @@ class SituatedTables(nn.Module):
         return self.tables(units) + chosen @ self.of_all + _rows(self.own, action)
 
 
-Tables = OwnTables | SharedTables | SituatedTables
-
-
-def tables_of(kind: str, users: int, choices: int, columns: int, head: int) -> Tables:
+def tables_of(kind: str, users: int, choices: int, columns: int, head: int) -> OwnTables:
     """Tables that are own, shared, or of the state by a layer of `head` units."""
     if kind == "state":
         return SituatedTables(users, choices, columns, head)
     return (SharedTables if kind == "shared" else OwnTables)(users, choices, columns)
 
 
-class JointValue(nn.Module):
-    """A scalar of (state, joint action), whose hidden units count for the same whatever is chosen."""
-
+class _Sized(nn.Module):
     users: int
     choices: int
     width: int  # H
     kind: str = "own"  # of its tables, as `tables_of` reads it
     head: int = 64
+
+
+class JointValue(_Sized):
+    """A scalar of (state, joint action), whose hidden units count for the same whatever is chosen."""
 
     def setup(self) -> None:
         self.tables = tables_of(self.kind, self.users, self.choices, self.width + 1, self.head)
@@ -155,18 +142,12 @@ class JointValue(nn.Module):
         )
 
 
-class ResponseTimes(nn.Module):
+class ResponseTimes(_Sized):
     """Each device's response time, of (state, joint action).
 
     The hidden layer is of what all devices chose, as a node's load is; for how much it counts depends on what the
     device itself chose, as a node's load slows only those that run there.
     """
-
-    users: int
-    choices: int
-    width: int
-    kind: str = "own"
-    head: int = 64
 
     def setup(self) -> None:
         self.tables = tables_of(self.kind, self.users, self.choices, 2 * self.width + 1, self.head)
@@ -192,32 +173,17 @@ class ResponseTimes(nn.Module):
         )
 
 
-class MeanTime(nn.Module):
+class MeanTime(ResponseTimes):
     """A scalar of (state, joint action) of the same form: the mean of response times that are never seen one by one."""
-
-    users: int
-    choices: int
-    width: int
-    kind: str = "own"
-    head: int = 64
-
-    def setup(self) -> None:
-        self.times = ResponseTimes(self.users, self.choices, self.width, self.kind, self.head)
 
     def __call__(self, features: chex.Array, action: chex.Array) -> chex.Array:
         """Value of one joint action. `features` [F] float32, `action` [N] int32; returns a scalar."""
-        return jnp.mean(self.times(features, action))
-
-    def separable(self, features: chex.Array) -> Separable:
-        """The same function of the action alone, for one state."""
-        return self.times.separable(features)
+        return jnp.mean(super().__call__(features, action))
 
 
 Value = JointValue | MeanTime
-VALUES: dict[str, type[JointValue] | type[MeanTime]] = {
-    "alike": JointValue,
-    "chosen": MeanTime,
-}  # by what its hidden units count for
+# By what its hidden units count for.
+VALUES: dict[str, type[JointValue] | type[MeanTime]] = {"alike": JointValue, "chosen": MeanTime}
 
 
 class SystemModel(nn.Module):
