@@ -17,10 +17,10 @@ class HybridConfig:
     direct_sessions: int = option(5, "N_direct, sessions of direct RL in an epoch at alpha 0", low=0)
     direct_steps: int = option(5, "T_direct, real steps in a direct session", low=1)
     direct_updates: int = option(20, "minibatches after each direct session (lines 14 and 15)", low=1)
-    world_sessions: int = option(800, "N_world, system-model minibatches in an epoch at alpha 0", low=0)
+    world_sessions: int = option(450, "N_world, system-model minibatches in an epoch at alpha 0", low=0)
     suggest_sessions: int = option(4, "N_suggest, sessions of suggestion in an epoch at alpha 1", low=0)
     suggest_steps: int = option(1, "T_suggest, planning steps in a suggestion session", low=1)
-    plan_sessions: int = option(500, "N_plan, planning minibatches in an epoch at alpha 1", low=0)
+    plan_sessions: int = option(300, "N_plan, planning minibatches in an epoch at alpha 1", low=0)
     # 60 needs fewer steps, but can't tell decisions 0.3 % apart; 30 fails now and then (docs/ablations.md).
     k_best: int = option(300, "K, best predicted actions tried at each planning step; all where there are fewer", low=1)
     alpha_schedule: str = option("linear", "alpha over epochs: linear (epoch/N, the paper's), exp, or constant:VALUE")
@@ -107,15 +107,17 @@ class HybridConfig:
         choices=("alike", "chosen"),
     )
     own_decay: float = option(
-        1.0,
+        3.0,
         "pull of both networks' differences between devices towards 0, instead of --weight_decay",
         low=0.0,
         high=100.0,
     )
     head: int = option(128, "hidden units of the layer that tables of the state come from", low=1, high=4096)
-    width: int = option(16, "hidden units of the Q-network and of the system model", low=1, high=4096)
-    batch: int = option(64, "transitions in a minibatch", low=1, high=2**16)
-    q_learning_rate: float = option(8e-3, "Adam's step for the Q-network at the start", low=0.0, high=1.0)
+    width: int = option(32, "hidden units of the Q-network and of the system model", low=1, high=4096)
+    batch: int = option(
+        32, "transitions in a minibatch; 64 learn no sooner and take half as long again", low=1, high=2**16
+    )
+    q_learning_rate: float = option(4e-3, "Adam's step for the Q-network at the start", low=0.0, high=1.0)
     model_learning_rate: float = option(5e-3, "Adam's step for the system model at the start", low=0.0, high=1.0)
     learning_rate_end: float = option(1.0, "part of both steps that is left at the end (cosine)", low=0.0, high=1.0)
     epoch_rate_end: float = option(
@@ -162,6 +164,7 @@ class DqnConfig(HybridConfig):
     direct_sessions: int = retuned(HybridConfig, "direct_sessions", 5)
     direct_steps: int = retuned(HybridConfig, "direct_steps", 5)
     direct_updates: int = retuned(HybridConfig, "direct_updates", 200)
+    batch: int = retuned(HybridConfig, "batch", 64)
     gamma: float = retuned(HybridConfig, "gamma", 0.0)
     q_learning_rate: float = retuned(HybridConfig, "q_learning_rate", 2.2e-3)
     learning_rate_end: float = retuned(HybridConfig, "learning_rate_end", 0.02)

@@ -1,8 +1,8 @@
 """The two learned functions of Algorithm 1, in Flax: Q(s, a) and System(s, a).
 
-Both read Table II's state and one-hot choices. The time they predict has one hidden ReLU layer and a linear path
-beside it: enough for response times that add over devices, for contention and for the penalty (each a few hinges), and
-just what `search.Separable` evaluates over all joint actions exactly.
+Both read Table II's state and one-hot choices. What they predict has one hidden ReLU layer of sums over devices and a
+path beside it: enough for response times that add over devices, for contention and for the penalty (each a few hinges),
+and just what `search.Separable` evaluates over all joint actions exactly.
 
 What each device's choice adds to both are tables [N, C, X]. Fixed ones (`OwnTables`, `SharedTables`) suffice where
 conditions don't change: the state then moves all joint actions together. Where they do, the tables have to follow from
@@ -26,6 +26,7 @@ START = nn.initializers.normal(0.02)
 # Tables that all devices share can start larger: each hidden unit then counts who chose what, which is the form that
 # contention has, and not a direction of its own in each device's choices.
 SHARED_START = nn.initializers.normal(0.1)
+REACH = 7.0  # of the logarithm of a time alone: at most e^7 cost scales
 OWN = "own"  # the parameter that tells one device from the others, where the rest is shared
 
 
@@ -143,10 +144,12 @@ class JointValue(_Sized):
 
 
 class ResponseTimes(_Sized):
-    """Each device's response time, of (state, joint action).
+    """Each device's response time, of (state, joint action): exp(alone) * (1 + slowed^2 . relu(load)).
 
-    The hidden layer is of what all devices chose, as a node's load is; for how much it counts depends on what the
-    device itself chose, as a node's load slows only those that run there.
+    What busy processors and weak links do to a time is a factor, much the same for each model: learned as a logarithm,
+    it needn't be learned of each again. The hidden layer is of what all devices chose, as a node's load is; for how
+    much it counts depends on what the device itself chose, as a node's load slows only those that run there. What
+    others do never makes a task quicker: joint actions that were never tried aren't thought better than they can be.
     """
 
     def setup(self) -> None:
@@ -154,22 +157,29 @@ class ResponseTimes(_Sized):
         self.from_state = nn.Dense(self.width, kernel_init=START)
         self.skip_state = nn.Dense(1, kernel_init=START)
 
+    def _parts(self, features: chex.Array, rows: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array]:
+        """Of rows of the tables ([..., 2 H + 1]): times alone [...], loads [..., H], how much these slow [..., H]."""
+        alone, adds, slowed = jnp.split(rows, [1, self.width + 1], axis=-1)
+        # Only from above: a lower limit, too, makes planning half as slow again.
+        alone = jnp.exp(jnp.minimum(alone[..., 0] + self.skip_state(features)[0], REACH))
+        return alone, adds, slowed**2
+
     def __call__(self, features: chex.Array, action: chex.Array) -> chex.Array:
         """`features` [F] float32, `action` [N] int32; returns [N]."""
-        alone, adds, slowed = jnp.split(self.tables.rows(features, action), [1, self.width + 1], axis=1)
+        alone, adds, slowed = self._parts(features, self.tables.rows(features, action))
         hidden = nn.relu(self.from_state(features) + jnp.sum(adds, axis=0))
-        return alone[:, 0] + slowed @ hidden + self.skip_state(features)[0]
+        return alone * (1.0 + slowed @ hidden)
 
     def separable(self, features: chex.Array) -> Separable:
         """Their mean as a function of the action alone, for one state."""
-        alone, adds, slowed = jnp.split(self.tables(features), [1, self.width + 1], axis=2)
+        alone, adds, slowed = self._parts(features, self.tables(features))
         return Separable(
             base=self.from_state(features),
             hidden=adds,
             output=jnp.zeros(self.width),
-            outputs=slowed / self.users,
-            skip=alone[:, :, 0] / self.users,
-            constant=self.skip_state(features)[0],
+            outputs=alone[:, :, None] * slowed / self.users,
+            skip=alone / self.users,
+            constant=jnp.float32(0.0),
         )
 
 
