@@ -50,7 +50,6 @@ class Budget:
     changes: dict[str, int | float]  # fields of its configuration
     seconds: float  # of one seed on one core, about; only tells how much of the plan is done
     why: str
-    learns: bool = True  # False: only its speed is measured, so its steps to optimal say nothing
 
 
 # Every departure from the agents' defaults, in one place. A seed that doesn't get there within its budget counts as
@@ -62,7 +61,6 @@ BUDGETS: dict[tuple[str, int], Budget] = {
     ("q_learning", 4): Budget({"epochs": 200, "epoch_steps": 1000}, 6.0, "over twice the paper's most (90,000)"),
     ("q_learning", 5): Budget({"epochs": 200, "epoch_steps": 10000}, 46.0, "twice the paper's most (1,000,000)"),
     (public.NAME, 3): Budget({"epochs": 40}, 110.0, "4,000 steps"),
-    (public.NAME, 5): Budget({"epochs": 1}, 90.0, "its speed only: too slow to learn here", learns=False),
 }
 
 

@@ -15,7 +15,7 @@ from launch.host.files import write_json
 from launch.inputs import public
 from launch.reproduce import plan, report, units
 from launch.reproduce.report import Report
-from launch.reproduce.units import Case, Unit
+from launch.reproduce.units import TOLD, UNTOLD, Case, Unit
 from launch.runs.summary import Aggregate, SeedSummary, Summary
 
 BUDGET = 10_000  # real steps of every seed
@@ -26,9 +26,11 @@ def optimum(scenario: Scenario) -> oracle.Optimum:
     return oracle.brute_force(simulator.make_params(scenario))
 
 
-def unit(experiment: str, users: int, constraint: str, agent: str, *tables: str, seeds: int = 3) -> Unit:
+def unit(
+    experiment: str, users: int, constraint: str, agent: str, *tables: str, seeds: int = 3, knowledge: str = TOLD
+) -> Unit:
     """A unit of work with the plan's own settings."""
-    case = Case(experiment, users, constraint, agent)
+    case = Case(experiment, users, constraint, agent, knowledge)
     return Unit(case, tables, units.settings(case, seeds))
 
 
@@ -97,6 +99,7 @@ MAX = unit("A", 5, "Max", "hybrid", "5", "6", "7")
 THREE = {agent: unit("A", 3, "85", agent, "6", "7", "fig3") for agent in ("hybrid", "dqn")}
 THREE["q_learning"] = unit("A", 3, "85", "q_learning", "6", "7")
 PEER = unit("A", 3, "85", public.NAME, "peer")
+BESIDE = unit("A", 3, "85", "dqn", "peer", knowledge=UNTOLD)
 
 
 def build(made: Sequence[Unit], out: pathlib.Path, **changes: Any) -> Report:

@@ -23,7 +23,8 @@ def full(tmp_path_factory):
     fake.write_units(out, [fake.THREE["dqn"]], lambda _, seed: (8000, 8000, 9000)[seed])
     fake.write_units(out, [fake.THREE["q_learning"]], lambda _, seed: (4000, None, None)[seed])
     fake.write_units(out, [fake.PEER], lambda _, seed: (9000, None, 7000)[seed])
-    made = fake.build([fake.MIN, fake.MAX, *fake.THREE.values(), fake.PEER], out)
+    fake.write_units(out, [fake.BESIDE], lambda _, seed: (8000, 8000, 9000)[seed])
+    made = fake.build([fake.MIN, fake.MAX, *fake.THREE.values(), fake.PEER, fake.BESIDE], out)
     report.write(made, out)
     return made, out
 
