@@ -26,7 +26,8 @@ START = nn.initializers.normal(0.02)
 # Tables that all devices share can start larger: each hidden unit then counts who chose what, which is the form that
 # contention has, and not a direction of its own in each device's choices.
 SHARED_START = nn.initializers.normal(0.1)
-REACH = 7.0  # of the logarithm of a time alone: at most e^7 cost scales
+# Of the logarithm of a time alone: beyond all that a scenario may hold, and its square still a float32.
+REACH = 30.0
 OWN = "own"  # the parameter that tells one device from the others, where the rest is shared
 
 
@@ -149,7 +150,7 @@ class ResponseTimes(_Sized):
     What busy processors and weak links do to a time is a factor, much the same for each model: learned as a logarithm,
     it needn't be learned of each again. The hidden layer is of what all devices chose, as a node's load is; for how
     much it counts depends on what the device itself chose, as a node's load slows only those that run there. What
-    others do never makes a task quicker: joint actions that were never tried aren't thought better than they can be.
+    others do never makes a task quicker, or joint actions that were never tried look better than their parts.
     """
 
     def setup(self) -> None:

@@ -12,8 +12,9 @@ import pytest
 from hl_jax.agents.hybrid import agent as hybrid
 from hl_jax.agents.hybrid import descent
 from hl_jax.agents.hybrid.config import HybridConfig
-from hl_jax.agents.hybrid.networks import JointValue, MeanTime, features_of
+from hl_jax.agents.hybrid.networks import JointValue, MeanTime, ResponseTimes, features_of
 from hl_jax.agents.world import observed_levels
+from hl_jax.scenario import LARGEST
 from hl_jax.search import joint
 from tests.helpers.builders import DYNAMICS, small_scenario
 
@@ -35,6 +36,45 @@ def test_value_networks_are_what_the_exact_search_reads(network):
     one_by_one = jax.vmap(lambda action: network.apply(params, features, action))(every)
     at_once = joint.joint_values(network.apply(params, features, method="separable"))
     np.testing.assert_allclose(at_once, one_by_one, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["shared", "own"])
+def test_what_others_do_never_quickens_a_task(kind):
+    users, choices, width = 3, 4, 5
+    network = ResponseTimes(users, choices, width, kind)
+    features, random = jnp.zeros(3 * users + 6), np.random.default_rng(2)
+    params = network.init(jax.random.key(0), features, jnp.zeros(users, jnp.int32))
+    params = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), params)
+    alone = jax.tree.map(lambda leaf: leaf, params)
+    for name, table in alone["params"]["tables"].items():
+        first = table.shape[-1] - width  # how much loads slow stands last
+        alone["params"]["tables"][name] = table if first < 0 else table.at[..., first:].set(0.0)
+    every = jnp.asarray(list(np.ndindex(*[choices] * users)), jnp.int32)
+    beside, by_itself = (
+        np.asarray(jax.vmap(lambda action, one=one: network.apply(one, features, action))(every))
+        for one in (params, alone)
+    )
+    assert (beside >= by_itself).all()
+    assert (beside > 1.01 * by_itself).any()
+    for device in range(users):  # which depend on its own choice alone
+        assert all(len(set(by_itself[every[:, device] == choice, device])) == 1 for choice in range(choices))
+
+
+def test_the_longest_times_of_a_scenario_can_be_learned():
+    network = ResponseTimes(2, 3, 4, "shared")
+    features, action = jnp.zeros(12), jnp.array([0, 1])
+    params = network.init(jax.random.key(0), features, action)
+
+    def total(logarithm):
+        whole = jax.tree.map(lambda leaf: leaf, params)
+        whole["params"]["tables"]["shared"] = whole["params"]["tables"]["shared"].at[:, 0].set(logarithm)
+        return jnp.sum(network.apply(whole, features, action))
+
+    longest = LARGEST / 100.0  # in cost scales, as they are by default
+    value, slope = jax.value_and_grad(total)(jnp.log(longest))
+    assert float(value) >= 1.9 * longest
+    assert np.isfinite(float(value) ** 2)
+    assert float(slope) > longest
 
 
 def test_devices_in_the_same_state_are_alike_until_their_own_tables_say_otherwise():
