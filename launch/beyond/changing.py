@@ -40,7 +40,21 @@ GIVEN: dict[str, tuple[int, dict[str, object], float]] = {
         {"epochs": 540, "epsilon_epochs": 0.015, "world_sessions": 600, "plan_sessions": 400},
         1.0,
     ),
-    "dqn": (10_000, {"epochs": 400}, 0.5),
+    "dqn": (  # with hybrid's form of network, which reads a state; its own constants are for states that don't change
+        10_000,
+        {
+            "epochs": 400,
+            "epsilon_epochs": 0.0115,
+            "hidden_counts": "chosen",
+            "loss": "squared",
+            "own_decay": 0.3,
+            "q_learning_rate": 2.2e-3,
+            "learning_rate_end": 0.02,
+            "epoch_rate_end": 0.02,
+            "priority_exponent": 0.6,
+        },
+        0.5,
+    ),
     "q_learning": (100_000, {"epochs": 200, "epoch_steps": 500, "states": 2048}, 0.25),
 }
 
