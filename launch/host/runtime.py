@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import pathlib
+import warnings
 
 from launch.host import files
 from launch.host.errors import InputError
@@ -39,6 +40,8 @@ def use_compilation_cache() -> None:
         home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
         cache = home / "hl_jax" / "jax" if files.INSTALLED else files.ROOT / ".cache" / "jax"
         jax.config.update("jax_compilation_cache_dir", str(cache))
+    # A cache that can't be written or read only costs time: what is wrong with the disk is told where it matters.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
 
 
 # Each compiled program keeps some mappings of memory (those of `factored` 4,000 each). A process may hold 65,530 of
