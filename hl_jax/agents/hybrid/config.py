@@ -158,7 +158,10 @@ class HybridConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DqnConfig(HybridConfig):
-    """Direct RL alone, with hybrid's networks and what it knows; what data/results/tuning searched is written out."""
+    """Direct RL alone, with what hybrid knows; what data/results/tuning searched is written out.
+
+    That was where conditions stay as they are; `launch/beyond/changing.py` has constants for where they change.
+    """
 
     epochs: int = retuned(HybridConfig, "epochs", 120)
     direct_sessions: int = retuned(HybridConfig, "direct_sessions", 5)
