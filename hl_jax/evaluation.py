@@ -10,17 +10,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hl_jax import objective
+from hl_jax.environments import Params, State, environment
+from hl_jax.optimum import racing
 from hl_jax.optimum.oracle import Optimum, optimum
 from hl_jax.simulator import (
+    Conditions,
     EnvParams,
     EnvState,
-    Orchestration,
     cost_ms,
     mean_accuracy,
     meets_constraint,
@@ -28,10 +32,14 @@ from hl_jax.simulator import (
     response_ms,
     standing_still,
 )
+from hl_jax.traffic import environment as traffic
+from hl_jax.traffic import standing
+from hl_jax.traffic.environment import TrafficParams, TrafficState
 
 HORIZON = 3  # decisions in a row: what the first one puts on the nodes is what the next one sees
 TOLERANCE = 0.01  # relative excess over the oracle that still counts as optimal
 EXACT = 1e-5  # the same for an exact optimum, above float32's rounding
+ROLLOUTS = 16  # that a standing decision is judged by under traffic
 DYNAMIC_STATES = 16  # that a policy of changing conditions is judged in
 
 
@@ -47,26 +55,47 @@ class Evaluation:
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def start_states(key: chex.PRNGKey, params: EnvParams, count: int) -> EnvState:
+def start_states(key: chex.PRNGKey, params: Params, count: int) -> State:
     """States of idle nodes to evaluate in, one unless conditions change. Leading axis E; the key is consumed."""
     keys = jax.random.split(key, count)
-    return jax.vmap(lambda one: Orchestration().reset(one, params)[1])(keys)
+    return jax.vmap(lambda one: environment(params).reset(one, params)[1])(keys)
 
 
-def evaluate(decide: Callable[[chex.Array], chex.Array], params: EnvParams, starts: EnvState) -> Evaluation:
+def _at_once(params: EnvParams, state: EnvState, action: chex.Array) -> tuple[EnvState, Evaluation]:
+    """What a joint action is worth without noise, and the state after it if nothing else changes."""
+    response = response_ms(params, state.conditions, action)
+    seen = Evaluation(
+        decisions=action,
+        art_ms=jnp.mean(response),
+        cost_ms=cost_ms(params, action, response),
+        accuracy=mean_accuracy(params, action),
+        feasible=meets_constraint(params, action),
+    )
+    return standing_still(params, state, action), seen
+
+
+def _under_traffic(params: TrafficParams, state: TrafficState, action: chex.Array) -> tuple[TrafficState, Evaluation]:
+    """The same of a standing decision: means over the first rollouts in which the oracle's candidates race."""
+    still = standing.still(params, state.monitors.conditions)
+    worth = racing.costs(still, action, jnp.int32(0), jnp.arange(ROLLOUTS))
+    accuracy = traffic.mean_accuracy(params, action)
+    seen = Evaluation(
+        decisions=action,
+        art_ms=jnp.mean(worth.mean_ms),
+        cost_ms=jnp.mean(worth.cost_ms) + traffic.penalty_ms(params, accuracy),
+        accuracy=accuracy,
+        feasible=objective.meets(accuracy, params.fleet.constraint),
+    )
+    return traffic.settled(params, state, action), seen
+
+
+def evaluate(decide: Callable[[chex.Array], chex.Array], params: Params, starts: State) -> Evaluation:
     """Follows `decide` ([F] -> [N]) for `HORIZON` steps from each of `starts` (leading axis E)."""
 
-    def step(state: EnvState, _: None) -> tuple[EnvState, Evaluation]:
-        action = decide(observe(state))
-        response = response_ms(params, state.conditions, action)
-        seen = Evaluation(
-            decisions=action,
-            art_ms=jnp.mean(response),
-            cost_ms=cost_ms(params, action, response),
-            accuracy=mean_accuracy(params, action),
-            feasible=meets_constraint(params, action),
-        )
-        return standing_still(params, state, action), seen
+    def step(state: Any, _: None) -> tuple[Any, Evaluation]:
+        if isinstance(params, TrafficParams):
+            return _under_traffic(params, state, decide(observe(state.monitors)))
+        return _at_once(params, state, decide(observe(state)))
 
     return jax.vmap(lambda start: jax.lax.scan(step, start, None, length=HORIZON)[1])(starts)
 
@@ -76,7 +105,8 @@ class Judged:
     """What policies' greedy decisions are worth, against the truth. Leading axes are seeds, and epochs where there are.
 
     Times and accuracies are those of the last of `HORIZON` decisions, means over the states judged in; feasibility and
-    regret are those of the worst decision: one bad state is a bad policy.
+    regret are those of the worst decision: one bad state is a bad policy. Of missed deadlines regret is in percentage
+    points of the requests.
     """
 
     optimum_ms: float  # least noise-free average response time that keeps the constraint, mean over the states
@@ -87,28 +117,44 @@ class Judged:
     decision: np.ndarray  # [..., N] in the first state
 
 
-def judged_states(params: EnvParams) -> EnvState:
+def judged_states(params: Params) -> State:
     """The states that decisions are judged in. Leading axis E: one, or `DYNAMIC_STATES` where conditions change."""
     return start_states(jax.random.key(0), params, DYNAMIC_STATES if bool(params.dynamic) else 1)
 
 
-def optima(params: EnvParams, starts: EnvState) -> tuple[Optimum, ...]:
+def optima(params: Params, starts: State) -> tuple[Optimum, ...]:
     """The true optimum in each of these states (leading axis E)."""
-    count = starts.conditions.node_cpu.shape[0]
-    each = [jax.tree.map(lambda leaf, index=index: leaf[index], starts.conditions) for index in range(count)]
+    conditions = starts.monitors.conditions if isinstance(starts, TrafficState) else starts.conditions
+    count = conditions.node_cpu.shape[0]
+    each = [jax.tree.map(lambda leaf, index=index: leaf[index], conditions) for index in range(count)]
+    if isinstance(params, TrafficParams):
+        return tuple(_raced(params, one) for one in each)
     return tuple(optimum(params, one) for one in each)
+
+
+def _raced(params: TrafficParams, conditions: Conditions) -> Optimum:
+    """The best standing decision, worth what it is in the rollouts that policies are judged by."""
+    found = racing.optimum(params, conditions)
+    still, decision = standing.still(params, conditions), jnp.array(found.decision, jnp.int32)
+    worth = racing.costs(still, decision, jnp.int32(0), jnp.arange(ROLLOUTS))
+    optimal = np.array([found.decision, *found.rivals], np.int32)
+    cost_ms = float(np.mean(worth.cost_ms))
+    # The best decision may miss no deadline at all: there regret is in percentage points of the requests.
+    unit_ms = float(params.deadline_ms) if params.objective == "misses" else None
+    return Optimum(cost_ms, found.accuracy, found.decision, optimal, complete=False, unit_ms=unit_ms)
 
 
 def judged(seen: Evaluation, truth: Sequence[Optimum]) -> Judged:
     """Evaluations ([..., E, H]) against the true optimum in each of the E states."""
     optimum_ms = np.array([one.art_ms for one in truth])
-    worst = np.max(np.asarray(seen.cost_ms, np.float64) / optimum_ms[:, None], axis=(-2, -1))
+    units = np.array([one.art_ms if one.unit_ms is None else one.unit_ms for one in truth])
+    over = (np.asarray(seen.cost_ms, np.float64) - optimum_ms[:, None]) / units[:, None]
     return Judged(
         optimum_ms=float(np.mean(optimum_ms)),
         art_ms=np.mean(np.asarray(seen.art_ms)[..., -1], axis=-1),
         accuracy=np.mean(np.asarray(seen.accuracy)[..., -1], axis=-1),
         feasible=np.all(np.asarray(seen.feasible), axis=(-2, -1)),
-        regret_percent=100.0 * (worst - 1.0),
+        regret_percent=100.0 * np.max(over, axis=(-2, -1)),
         decision=np.asarray(seen.decisions)[..., 0, -1, :],
     )
 

@@ -14,19 +14,23 @@ import jax
 import numpy as np
 from gymnasium import spaces
 
+from hl_jax.environments import Params, State, environment, make_params
 from hl_jax.objective import Penalty, sufficient_penalty
 from hl_jax.scenario import Scenario
-from hl_jax.simulator import EnvParams, EnvState, Orchestration, make_params, observation_levels
+from hl_jax.simulator import observation_levels
 
-_env = Orchestration()
-_reset = jax.jit(_env.reset)
+
+@jax.jit
+def _reset(key: chex.PRNGKey, params: Params) -> tuple[chex.Array, State]:
+    found: tuple[chex.Array, State] = environment(params).reset(key, params)
+    return found
 
 
 # At module level, so that environments of the same size share one compilation.
 @jax.jit
-def _step(key: chex.PRNGKey, state: EnvState, action: chex.Array, params: EnvParams) -> tuple[Any, ...]:
+def _step(key: chex.PRNGKey, state: State, action: chex.Array, params: Params) -> tuple[Any, ...]:
     next_key, step_key = jax.random.split(key)
-    obs, state, reward, terminated, truncated, info = _env.step(step_key, state, action, params)
+    obs, state, reward, terminated, truncated, info = environment(params).step(step_key, state, action, params)
     return next_key, state, (obs, reward, terminated, truncated, info)
 
 
@@ -80,7 +84,7 @@ class OrchestrationGymEnv(gymnasium.Env[np.ndarray, Any]):
         self._flat = flatten_actions
         self._limit = max_episode_steps
         self._key: chex.PRNGKey | None = None
-        self._state: EnvState | None = None
+        self._state: State | None = None
         self._elapsed = 0
         self.observation_space = spaces.Box(0.0, 1.0, (len(self._largest),), np.float32)
         self.action_space = (

@@ -17,6 +17,7 @@ from hl_jax.search.costs import NOTHING
 
 # What is looked at besides the numbers, in this order.
 _REPORTED = "response times (expected positive and finite ones from the environment)"
+_ROOM = "requests (expected room to simulate all of a control period's: places to wait at a node limit them)"
 _COUNTED = "the count of real steps (expected fewer than 2^31)"
 _DECIDED = "the decision (expected a joint action that is possible)"
 
@@ -33,7 +34,7 @@ def _numbers(tree: Any) -> list[tuple[str, chex.Array]]:
 
 def names(agent: Any, learning: Any) -> list[str]:
     """What each entry of `check` is about."""
-    return [name for name, _ in _numbers(agent)] + sorted(learning) + [_REPORTED, _COUNTED, _DECIDED]
+    return [name for name, _ in _numbers(agent)] + sorted(learning) + [_REPORTED, _ROOM, _COUNTED, _DECIDED]
 
 
 def check(before: Run, after: Run, learning: dict[str, chex.Array], decision: chex.Array) -> chex.Array:
@@ -52,6 +53,7 @@ def check(before: Run, after: Run, learning: dict[str, chex.Array], decision: ch
     ]
     wrong += [~jnp.isfinite(learning[name]) for name in sorted(learning)]
     wrong.append(after.totals.invalid > 0)
+    wrong.append(after.totals.untold > 0)
     wrong.append(after.agent.real_steps < before.agent.real_steps)
     wrong.append(jnp.any(decision <= NOTHING))
     return jnp.stack(wrong)

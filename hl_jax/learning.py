@@ -17,11 +17,12 @@ import numpy as np
 
 from hl_jax import evaluation, health, training
 from hl_jax.agents.world import Agent, misfit
+from hl_jax.environments import Params, State, make_params
 from hl_jax.evaluation import Judged
 from hl_jax.optimum import oracle as optima
 from hl_jax.optimum.oracle import Optimum
 from hl_jax.scenario import Scenario
-from hl_jax.simulator import EnvParams, EnvState, make_params
+from hl_jax.traffic.environment import TrafficParams
 
 Progress = Callable[[int, Judged], None]
 
@@ -32,7 +33,7 @@ def _decide(agent: Agent, state: Any, obs: chex.Array) -> chex.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _evaluate(agent: Agent, states: Any, params: EnvParams, starts: EnvState) -> evaluation.Evaluation:
+def _evaluate(agent: Agent, states: Any, params: Params, starts: State) -> evaluation.Evaluation:
     return jax.vmap(lambda state: evaluation.evaluate(lambda obs: agent.decide(state, obs), params, starts))(states)
 
 
@@ -174,9 +175,13 @@ def evaluate(trained: Trained, scenario: Scenario | None = None) -> Judged:
 def oracle(scenario: Scenario) -> Optimum:
     """The true optimum of a scenario in its own conditions: the best joint action that keeps the constraint.
 
-    Up to five devices by brute force, with every tie, else by a mixed-integer program, which finds one.
+    Up to five devices by brute force, with every tie, else by a mixed-integer program, which finds one. Under traffic
+    by a race of rollouts (`optimum.racing`), whose rivals aren't certainly worse.
 
     Raises:
       ValueError: if no joint action keeps the constraint, or none is proven optimal.
     """
-    return optima.optimum(make_params(scenario))
+    params = make_params(scenario)
+    if isinstance(params, TrafficParams):
+        return evaluation.optima(params, evaluation.judged_states(params))[0]
+    return optima.optimum(params)

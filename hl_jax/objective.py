@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 CONSTRAINTS = ("Min", "80", "85", "89", "Max")  # Table V, in its order
 PENALTY_FACTOR = 2.0  # of the least penalty with which giving up accuracy never pays, unless an agent has its own
+BUSIEST = 0.9  # load up to which waiting counts in the penalty
 CLEAR = 0.1  # part of the least local time that a broken constraint costs at least
 ROUNDING = 1e-3  # percentage points by which a mean accuracy may miss the constraint: float32 sums, printed numbers
 
@@ -130,6 +131,10 @@ def sufficient_penalty(scenario: Scenario, factor: float = 1.0) -> Penalty:
     """
     timing, slowest = scenario.timing, min(scenario.speeds)
     load = timing.busy_cpu_factor * timing.busy_memory_factor if scenario.dynamics else 1.0
+    if scenario.traffic is not None:
+        # Tasks wait for one another: what a slower model costs grows as in a queue of that load.
+        busiest = max(one.per_ms for one in scenario.traffic.arrivals) * max(timing.local_ms) / slowest
+        load /= 1.0 - min(busiest, BUSIEST)
     scale = factor * load / slowest
     accuracy, local_ms = np.array(efficient_models(scenario)).T
     constraint = max(scenario.constraint, accuracy[0])
@@ -139,7 +144,8 @@ def sufficient_penalty(scenario: Scenario, factor: float = 1.0) -> Penalty:
     reach = min(int(below.sum()) + 1, len(accuracy))
     longest = max(np.diff(local_ms[:reach]), default=0.0)
     missing = np.concatenate([[0.0], (constraint - accuracy[below])[::-1]])
-    least = longest / scenario.users
+    # One device may count for more than others in the mean accuracy, and so miss the constraint by more.
+    least = longest * max(scenario.accuracy_weights, default=1.0) / scenario.users
     if min(scenario.pool.accuracy) < scenario.constraint:
         # Where models of different accuracy take much the same time, noise mustn't hide what breaks the constraint.
         least = max(least, CLEAR * local_ms[0])

@@ -6,51 +6,18 @@ them from files, `simulator.make_params` turns them into arrays. Times are ms, a
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hl_jax import checks
+from hl_jax.arrivals import Traffic
 from hl_jax.choices import choice_count, choice_labels, per_choice
 
 LINKS = ("regular", "weak")
 CONTENTION_FORMS = ("linear", "steps", "quadratic", "queue")
 KNOBS = ("both", "offloading", "models")
 LEVELS = 9  # CPU levels of edge and cloud in Table II
-LARGEST = 1e9  # of any number in a scenario; beyond it float32 times and their sums lose their meaning
-
-
-def shown(value: object) -> str:
-    """A found value as an error message quotes it: one short line."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to print integers of more than 4,300 digits
-        text = "an integer too long to print"
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _require(ok: bool, what: str, expected: str, found: object) -> None:
-    if not ok:
-        raise ValueError(f"{what}: expected {expected}, found {shown(found)}")
-
-
-def _number(value: object, what: str, low: float, high: float = LARGEST) -> None:
-    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-    _require(fine, what, f"a number in [{low:g}, {high:g}]", value)
-
-
-def _integer(value: object, what: str, low: int, high: int = int(LARGEST)) -> None:
-    fine = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-    _require(fine, what, f"an integer in [{low}, {high}]", value)
-
-
-def _name(value: object, what: str) -> None:
-    _require(isinstance(value, str) and value.isprintable() and value.strip() != "", what, "a name", value)
-
-
-def _distinct(names: Sequence[str], what: str) -> None:
-    repeated = [name for name, times in collections.Counter(names).items() if times > 1]
-    _require(not repeated, what, "distinct names", repeated)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,16 +29,16 @@ class ModelPool:
     million_macs: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        _require(1 <= len(self.names) <= 32, "models", "1 to 32 of them", len(self.names))
+        checks.require(1 <= len(self.names) <= 32, "models", "1 to 32 of them", len(self.names))
         for index, name in enumerate(self.names):
-            _name(name, f"models[{index}].name")
-        _distinct(self.names, "models")
+            checks.name(name, f"models[{index}].name")
+        checks.distinct(self.names, "models")
         for column in ("accuracy", "million_macs"):
             values = getattr(self, column)
-            _require(len(values) == len(self.names), column, f"one per model ({len(self.names)})", len(values))
+            checks.require(len(values) == len(self.names), column, f"one per model ({len(self.names)})", len(values))
         for name, accuracy, macs in zip(self.names, self.accuracy, self.million_macs, strict=True):
-            _number(accuracy, f"models.{name}.accuracy", 0.0, 100.0)
-            _number(macs, f"models.{name}.million_macs", 0.0)
+            checks.number(accuracy, f"models.{name}.accuracy", 0.0, 100.0)
+            checks.number(macs, f"models.{name}.million_macs", 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,26 +64,26 @@ class Timing:
 
     def __post_init__(self) -> None:
         for index, value in enumerate(self.local_ms):
-            _number(value, f"local_ms[{index}]", 1e-6)
+            checks.number(value, f"local_ms[{index}]", 1e-6)
         for name, speed in self.speeds:
-            _number(speed, f"speeds.{shown(name)}", 0.01, 100.0)
+            checks.number(speed, f"speeds.{checks.shown(name)}", 0.01, 100.0)
         known = [field.name for field in dataclasses.fields(self) if field.name.endswith("_ms")]
         for name in self.unmeasured:
-            _require(name in known, "unmeasured", f"some of {', '.join(known)}", name)
+            checks.require(name in known, "unmeasured", f"some of {', '.join(known)}", name)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name in ("speeds", "unmeasured"):
                 continue
             if field.name.endswith("_factor"):
-                _number(value, field.name, 1.0)
+                checks.number(value, field.name, 1.0)
             elif field.name.endswith("_cores"):
-                _integer(value, field.name, 1)
+                checks.integer(value, field.name, 1)
             elif field.name != "local_ms":
                 # A task's time is above 0 wherever it runs: what is judged is divided by the least.
-                _number(value, field.name, 1e-6 if field.name in ("edge_ms", "cloud_ms") else 0.0)
+                checks.number(value, field.name, 1e-6 if field.name in ("edge_ms", "cloud_ms") else 0.0)
         for node in ("edge", "cloud"):
             share, alone = getattr(self, f"{node}_share_ms"), getattr(self, f"{node}_ms")
-            _require(share <= alone, f"{node}_share_ms", f"at most {node}_ms = {alone:g}", share)
+            checks.require(share <= alone, f"{node}_share_ms", f"at most {node}_ms = {alone:g}", share)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +95,9 @@ class Device:
     speed: float = 1.0
 
     def __post_init__(self) -> None:
-        _name(self.name, "devices.name")
-        _require(self.link in LINKS, f"devices.{self.name}.link", " or ".join(LINKS), self.link)
-        _number(self.speed, f"devices.{self.name}.speed", 0.01, 100.0)
+        checks.name(self.name, "devices.name")
+        checks.require(self.link in LINKS, f"devices.{self.name}.link", " or ".join(LINKS), self.link)
+        checks.number(self.speed, f"devices.{self.name}.speed", 0.01, 100.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,9 +115,9 @@ class Node:
     contention: str = "linear"
 
     def __post_init__(self) -> None:
-        _require(self.link in LINKS, "link", " or ".join(LINKS), self.link)
-        _integer(self.cores, "cores", 1)
-        _require(self.contention in CONTENTION_FORMS, "contention", ", ".join(CONTENTION_FORMS), self.contention)
+        checks.require(self.link in LINKS, "link", " or ".join(LINKS), self.link)
+        checks.integer(self.cores, "cores", 1)
+        checks.require(self.contention in CONTENTION_FORMS, "contention", ", ".join(CONTENTION_FORMS), self.contention)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,30 +140,14 @@ class Dynamics:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name == "cpu_level_max":
-                _integer(value, "dynamics.cpu_level_max", 0, LEVELS - 1)
+                checks.integer(value, "dynamics.cpu_level_max", 0, LEVELS - 1)
             elif field.name == "cpu_level_move":
-                _number(value, "dynamics.cpu_level_move", 0.0, 0.5)
+                checks.number(value, "dynamics.cpu_level_move", 0.0, 0.5)
             else:
                 pair = isinstance(value, (tuple, list)) and len(value) == 2
-                _require(pair, f"dynamics.{field.name}", "two probabilities", value)
+                checks.require(pair, f"dynamics.{field.name}", "two probabilities", value)
                 for probability in value:
-                    _number(probability, f"dynamics.{field.name}", 0.0, 1.0)
-
-
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that the records hold."""
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _record(kind: type[Any], data: Any, what: str) -> Any:
-    """One record from plain data that names its fields."""
-    _require(isinstance(data, Mapping), what, "a table", data)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    unknown = [name for name in data if name not in fields]
-    _require(not unknown, what, f"some of {', '.join(fields)}", unknown)
-    needed = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in data]
-    _require(not needed, what, f"values for {', '.join(needed)}", list(data))
-    return kind(**{name: _tuples(value) for name, value in data.items()})
+                    checks.number(probability, f"dynamics.{field.name}", 0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,18 +165,22 @@ class Scenario:
     monitor_period_ms: float = 1000.0  # window over which a monitor averages utilization
     dynamics: Dynamics | None = None
     offloading: bool = True  # whether edge and cloud are among the choices
+    traffic: Traffic | None = None  # when requests come; None: all devices' at one instant, one a step (the paper's)
 
     def __post_init__(self) -> None:
-        _name(self.name, "name")
-        _require(len(self.devices) >= 1, "devices", "at least one", len(self.devices))
-        _distinct([device.name for device in self.devices], "devices")
+        checks.name(self.name, "name")
+        checks.require(len(self.devices) >= 1, "devices", "at least one", len(self.devices))
+        checks.distinct([device.name for device in self.devices], "devices")
         found = len(self.timing.local_ms)
-        _require(found == len(self.pool.names), "local_ms", f"one per model ({len(self.pool.names)})", found)
-        _number(self.constraint, "constraint", 0.0, 100.0)
-        _number(self.noise, "noise", 0.0, 1.0)
-        _number(self.monitor_period_ms, "monitor_period_ms", 1.0)
+        checks.require(found == len(self.pool.names), "local_ms", f"one per model ({len(self.pool.names)})", found)
+        checks.number(self.constraint, "constraint", 0.0, 100.0)
+        checks.number(self.noise, "noise", 0.0, 1.0)
+        checks.number(self.monitor_period_ms, "monitor_period_ms", 1.0)
+        if self.traffic is not None:
+            found = len(self.traffic.arrivals)
+            checks.require(found == self.users, "traffic.arrivals", f"one per device ({self.users})", found)
         best = max(self.pool.accuracy)
-        _require(
+        checks.require(
             self.constraint <= best + 1e-6,
             "constraint",
             f"a mean accuracy that some joint action meets (at most {best:g} %)",
@@ -240,21 +195,24 @@ class Scenario:
           ValueError: naming what is missing, unknown or out of range.
         """
         kinds: dict[str, type[Any]] = {"pool": ModelPool, "timing": Timing, "edge": Node, "cloud": Node}
-        _require(isinstance(data, Mapping), "scenario", "a table", data)
+        checks.require(isinstance(data, Mapping), "scenario", "a table", data)
         values = dict(data)
         for name, kind in kinds.items():
-            values[name] = _record(kind, data.get(name), name)
+            values[name] = checks.record(kind, data.get(name), name)
         devices = data.get("devices")
-        _require(isinstance(devices, (list, tuple)), "devices", "a list of tables", devices)
-        values["devices"] = tuple(_record(Device, device, "devices") for device in devices or ())
+        checks.require(isinstance(devices, (list, tuple)), "devices", "a list of tables", devices)
+        values["devices"] = tuple(checks.record(Device, device, "devices") for device in devices or ())
         if data.get("dynamics") is not None:
-            values["dynamics"] = _record(Dynamics, data["dynamics"], "dynamics")
-        scenario: Scenario = _record(cls, values, "scenario")
+            values["dynamics"] = checks.record(Dynamics, data["dynamics"], "dynamics")
+        if data.get("traffic") is not None:
+            values["traffic"] = Traffic.from_data(data["traffic"])
+        scenario: Scenario = checks.record(cls, values, "scenario")
         return scenario
 
     def as_data(self) -> dict[str, Any]:
-        """Plain data: dictionaries, tuples, texts and numbers, which JSON can hold."""
-        return dataclasses.asdict(self)
+        """Plain data: dictionaries, tuples, texts and numbers, which JSON can hold. No traffic: no such key."""
+        data = dataclasses.asdict(self)
+        return data if self.traffic is not None else {name: value for name, value in data.items() if name != "traffic"}
 
     @property
     def speeds(self) -> tuple[float, ...]:
@@ -328,6 +286,12 @@ class Scenario:
         """Accuracies of the C choices, %: the models', then the first model's at edge and cloud."""
         return per_choice(self.pool.accuracy, self.offloading)
 
+    @property
+    def accuracy_weights(self) -> tuple[float, ...]:
+        """How much each device counts in the mean accuracy, which is over requests; mean 1. Empty: all as much."""
+        weights = () if self.traffic is None else self.traffic.weights
+        return () if len(set(weights)) < 2 else tuple(self.users * weight for weight in weights)
+
     def labels(self, decision: Iterable[int]) -> tuple[str, ...]:
         """A joint action ([N] choices) as Table V writes it."""
         names = self.choice_labels()
@@ -339,15 +303,16 @@ class Scenario:
         Raises:
           ValueError: if there are fewer devices than that.
         """
-        _require(1 <= users <= self.users, "users", f"1 to {self.users} (devices of scenario {self.name})", users)
-        return dataclasses.replace(self, devices=self.devices[:users])
+        checks.require(1 <= users <= self.users, "users", f"1 to {self.users} (devices of scenario {self.name})", users)
+        traffic = None if self.traffic is None else self.traffic.with_users(users)
+        return dataclasses.replace(self, devices=self.devices[:users], traffic=traffic)
 
     def with_knobs(self, knobs: str) -> Scenario:
         """The same scenario with fewer actuation knobs (Table I): `offloading` (CO), `models` (APP), or `both`.
 
         With `offloading` alone a device always runs d0, with `models` alone it never offloads.
         """
-        _require(knobs in KNOBS, "knobs", ", ".join(KNOBS), knobs)
+        checks.require(knobs in KNOBS, "knobs", ", ".join(KNOBS), knobs)
         if knobs == "offloading":
             columns = (field.name for field in dataclasses.fields(self.pool))
             pool = ModelPool(**{name: getattr(self.pool, name)[:1] for name in columns})

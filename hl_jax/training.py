@@ -14,9 +14,10 @@ import jax.numpy as jnp
 
 from hl_jax import evaluation, health
 from hl_jax.agents.world import Agent, Run, Totals, compiled_world
+from hl_jax.environments import Params, State, environment, make_params
 from hl_jax.objective import sufficient_penalty
 from hl_jax.scenario import Scenario
-from hl_jax.simulator import EnvParams, EnvState, Orchestration, make_params
+from hl_jax.traffic.environment import TrafficParams
 
 
 @chex.dataclass(frozen=True)
@@ -31,25 +32,27 @@ class Report:
     wrong: chex.Array  # [L] bool, as `health.names` names them; where any is set the run is as it was before
 
 
-def params_for(agent: Agent, scenario: Scenario) -> EnvParams:
+def params_for(agent: Agent, scenario: Scenario) -> Params:
     """The scenario's arrays, with the penalty that the agent learns from."""
     return make_params(scenario, sufficient_penalty(scenario, agent.penalty_factor))
 
 
-def init(agent: Agent, seed: chex.Array, params: EnvParams) -> Run:
+def init(agent: Agent, seed: chex.Array, params: Params) -> Run:
     """A seed's run before its first epoch. Its keys depend on nothing but `seed` (int32)."""
     reset_key, agent_key, env_key = jax.random.split(jax.random.key(seed), 3)
-    obs, env = Orchestration().reset(reset_key, params)
+    obs, env = environment(params).reset(reset_key, params)
     return Run(agent=agent.init(agent_key, obs), env=env, env_key=env_key, totals=Totals.zero())
 
 
-def epoch(agent: Agent, run: Run, plan: Any, params: EnvParams, starts: EnvState) -> tuple[Run, Report]:
+def epoch(agent: Agent, run: Run, plan: Any, params: Params, starts: State) -> tuple[Run, Report]:
     """One epoch in the simulator, then greedy decisions from `starts` (leading axis E).
 
     An epoch after which the run can't go on (`health`) is reported and undone.
     """
     before = run
-    run, learning = agent.epoch(compiled_world(Orchestration(), params), run, plan)
+    run, learning = agent.epoch(compiled_world(environment(params), params), run, plan)
+    if isinstance(params, TrafficParams):  # else each step has one of each device
+        learning = learning | {"requests": run.totals.requests.astype(jnp.float32)}
     seen = evaluation.evaluate(lambda obs: agent.decide(run.agent, obs), params, starts)
     wrong = health.check(before, run, learning, seen.decisions)
     report = Report(

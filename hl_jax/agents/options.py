@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from hl_jax.scenario import LARGEST, shown
+from hl_jax.checks import LARGEST, shown
 
 
 def option(default: Any, why: str, **limits: Any) -> Any:

@@ -48,9 +48,9 @@ def _q_learning(config: QLearningConfig, scenario: Scenario) -> Agent:
 
 
 def _factored(config: FactoredConfig, scenario: Scenario) -> Agent:
-    from hl_jax.agents.factored.agent import make
+    from hl_jax.agents.factored import agent, standing
 
-    return make(config, scenario)
+    return agent.make(config, scenario) if scenario.traffic is None else standing.make(config, scenario)
 
 
 AGENTS = {

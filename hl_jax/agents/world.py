@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from hl_jax.objective import PENALTY_FACTOR
 from hl_jax.scenario import Scenario
-from hl_jax.simulator import EnvParams, EnvState, Orchestration, observation_levels
+from hl_jax.simulator import observation_levels
 
 
 @chex.dataclass(frozen=True)
@@ -28,12 +28,23 @@ class Totals:
     cost_ms: chex.Array
     art_ms: chex.Array
     infeasible: chex.Array  # part of the steps that broke the constraint
-    elapsed_ms: chex.Array  # what a step takes for real: as long as its slowest device
+    elapsed_ms: chex.Array  # what a step takes for real: as long as its slowest device, or its control periods
+    requests: chex.Array  # int32, requests made: one of each device in a step, or as many as come in a control period
+    untold: chex.Array  # int32, requests that the simulation had no room for
 
     @classmethod
     def zero(cls) -> Totals:
         count, mean = jnp.int32(0), jnp.float32(0.0)
-        return cls(steps=count, invalid=count, cost_ms=mean, art_ms=mean, infeasible=mean, elapsed_ms=mean)
+        return cls(
+            steps=count,
+            invalid=count,
+            requests=count,
+            untold=count,
+            cost_ms=mean,
+            art_ms=mean,
+            infeasible=mean,
+            elapsed_ms=mean,
+        )
 
     def add(self, info: dict[str, chex.Array]) -> Totals:
         """With one more real step."""
@@ -42,10 +53,12 @@ class Totals:
         return Totals(
             steps=steps,
             invalid=self.invalid + jnp.sum(~(jnp.isfinite(response) & (response > 0.0)), dtype=jnp.int32),
+            requests=self.requests + info.get("requests", jnp.int32(response.shape[0])),
+            untold=self.untold + info.get("untold", jnp.int32(0)),
             cost_ms=self.cost_ms + part * (info["cost_ms"] - self.cost_ms),
             art_ms=self.art_ms + part * (info["art_ms"] - self.art_ms),
             infeasible=self.infeasible + part * (1.0 - info["feasible"] - self.infeasible),
-            elapsed_ms=self.elapsed_ms + part * (jnp.max(response) - self.elapsed_ms),
+            elapsed_ms=self.elapsed_ms + part * (info.get("elapsed_ms", jnp.max(response)) - self.elapsed_ms),
         )
 
 
@@ -119,13 +132,15 @@ class Agent(Protocol):
 def misfit(agent: Agent, scenario: Scenario) -> str:
     """Why an agent isn't one for this scenario, as far as it says for what it was made: one line; empty if it is.
 
-    It may say so by `users` (N), `choices` (C), `accuracy` ([C], %) and, if it can be asked for no other, `bound_to`
-    (its constraint, %); what it lacks, or is None, says nothing.
+    It may say so by `users` (N), `choices` (C), `accuracy` ([C], %), `weights` (how much each device counts in the
+    mean, [N]; empty: all as much) and, if it can be asked for no other, `bound_to` (its constraint, %). What it lacks,
+    or is None, says nothing.
     """
     for name, expected in (
         ("users", scenario.users),
         ("choices", scenario.choices),
         ("accuracy", scenario.choice_accuracy()),
+        ("weights", scenario.accuracy_weights),
         ("bound_to", scenario.constraint),
     ):
         found = getattr(agent, name, None)
@@ -152,15 +167,13 @@ def observed_levels(scenario: Scenario) -> tuple[int, ...]:
     return tuple(int(level) for level in observation_levels(scenario.users))
 
 
-def compiled_world(environment: Orchestration, params: EnvParams) -> World:
-    """The simulator inside a compiled program."""
+def compiled_world(environment: Any, params: Any) -> World:
+    """An environment (`environments`) inside a compiled program."""
 
     def repeat(count: chex.Array, body: Callable[[Any], Any], carry: Any) -> Any:
         return jax.lax.fori_loop(0, count, lambda _, value: body(value), carry)
 
-    def step(
-        env: EnvState, key: chex.PRNGKey, action: chex.Array
-    ) -> tuple[EnvState, chex.Array, dict[str, chex.Array]]:
+    def step(env: Any, key: chex.PRNGKey, action: chex.Array) -> tuple[Any, chex.Array, dict[str, chex.Array]]:
         obs, env, _, _, _, info = environment.step(key, env, action, params)
         return env, obs, info
 

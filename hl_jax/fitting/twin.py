@@ -43,6 +43,7 @@ class Observation:
     weak_devices: tuple[bool, ...]  # [N]
     weak_edge: bool = False
     weak_cloud: bool = False
+    waits: bool = True  # whether tasks' waiting for one another is in these times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ def _row(scenario: Scenario, seen: Observation, device: int, speed: float) -> np
         local[choice] = 1.0 / speed
     else:
         name, node = (("edge", scenario.edge), ("cloud", scenario.cloud))[choice - models]
-        tasks = seen.action.count(choice)
+        tasks = seen.action.count(choice) if seen.waits else 1
         shared[f"{name}_alone"] = 1.0
         # One task alone counts in `alone`; the reference is a node of these cores, so the numbers are the queue's.
         shared[f"{name}_share"] = float(simulator.queue_occupancy(np.arange(tasks + 1), node.cores)[-1]) - 1.0
@@ -125,7 +126,7 @@ def _speeds(data: _Data, local_ms: np.ndarray, parameters: np.ndarray, speeds: n
     return np.clip(found, 0.01, 100.0)
 
 
-def fit(scenario: Scenario, observations: Sequence[Observation]) -> Twin:
+def fit(scenario: Scenario, observations: Sequence[Observation], shares: tuple[float, float] | None = None) -> Twin:
     """The timing model that fits the observations best.
 
     Speeds are fitted too: in turns with the times, around the scenario's own, whose scale they keep. A device whose
@@ -135,6 +136,7 @@ def fit(scenario: Scenario, observations: Sequence[Observation]) -> Twin:
       scenario: the fleet's devices, cores and pool; the factors of Busy are taken from its timing.
       observations: each model on some device, and a task on edge and cloud. What else they don't tell (a link that is
         never weak in them, a node whose tasks never wait) is named in the result as unmeasured.
+      shares: ms for which a task keeps a core of the edge, of the cloud, where that was seen by itself.
 
     Raises:
       ValueError: if a model was never run, or edge or cloud never.
@@ -164,12 +166,16 @@ def fit(scenario: Scenario, observations: Sequence[Observation]) -> Twin:
         speeds = found
     parameters = np.round(parameters, DECIMALS)
     speeds = np.round(speeds, DECIMALS)
-    timing = _timing(scenario, parameters, [name for name, known in zip(names, told, strict=True) if not known])
+    untold = [name for name, known in zip(names, told, strict=True) if not known]
+    if shares is not None:
+        untold = [name for name in untold if not name.endswith("_share")]
+        parameters[[names.index(f"{node}_share") for node in ("edge", "cloud")]] = np.round(shares, DECIMALS)
+    timing = _timing(scenario, parameters, untold)
     measured = zip(scenario.devices, speeds.tolist(), known, strict=True)
     timing = dataclasses.replace(timing, speeds=tuple((one.name, speed) for one, speed, fine in measured if fine))
     errors = []
     for seen in observations:
-        mean = float(np.nanmean(seen.response_ms))
+        mean = float(np.nanmean(seen.response_ms, axis=0).mean())  # whoever was seen more often counts no more
         predicted = np.mean([_row(scenario, seen, one, speeds[one]) @ parameters for one in range(scenario.users)])
         errors.append(100.0 * (float(predicted) / mean - 1.0))
     return Twin(timing=timing, noise=_noise(scenario, observations), error_percent=tuple(errors))

@@ -34,6 +34,7 @@ class Optimum:
     decision: tuple[int, ...]  # [N] the first of `optimal`
     optimal: np.ndarray  # [T, N] int32, all optimal joint actions in lexicographic order
     complete: bool = True  # False where `optimal` holds one of them only, because nobody enumerated them
+    unit_ms: float | None = None  # what regret is a part of; None: `art_ms`
 
 
 @jax.jit

@@ -31,7 +31,7 @@ class Problem:
     """One occupancy: the cost of every choice, and what the accuracies must add up to."""
 
     cost: chex.Array  # [C, N] ms; BIG where the choice is impossible. Devices last: the long axis is the fast one
-    accuracy: chex.Array  # [C] fraction of the pool's range
+    accuracy: chex.Array  # [C] fraction of the pool's range; [C, N] where devices count differently
     need: chex.Array  # [] least sum of `accuracy`
     counts: chex.Array  # [2] tasks at edge and cloud
 
@@ -54,7 +54,7 @@ class Rough:
 
 
 def _scaled(costs: Costs) -> tuple[chex.Array, chex.Array]:
-    """Accuracies [C] and need, shifted and scaled to the pool's range."""
+    """Accuracies ([C] or [N, C]) and need, shifted and scaled to the pool's range."""
     users = costs.local.shape[0]
     units, need = accuracy_units(costs)
     low, high = jnp.min(units), jnp.max(units)
@@ -74,22 +74,30 @@ def problem(costs: Costs, counts: chex.Array) -> Problem:
     units, need_units = accuracy_units(costs)
     accuracy, need = _scaled(costs)
     offloaded = jnp.sum(counts)
-    best_local = jnp.max(units[:models])
-    # What the constraint leaves over when every local task runs the most accurate model.
-    slack = (users - offloaded) * best_local + jnp.sum(counts * units[models:]) - need_units
-    # One local task alone may not lose more than that.
-    allowed = best_local - units[:models] <= slack
-    local = jnp.where(allowed[:, None] & (offloaded < users), costs.local.T, BIG)
+    # What the constraint leaves over when every task is as accurate as it may be; one alone may not lose more.
+    if costs.weights is None:
+        best_local = jnp.max(units[:models])
+        slack = (users - offloaded) * best_local + jnp.sum(counts * units[models:]) - need_units
+        allowed = (best_local - units[:models] <= slack)[:, None]
+    else:
+        best = jnp.max(units, axis=1)
+        slack = jnp.sum(best) - need_units
+        allowed = (best[:, None] - units[:, :models] <= slack).T
+    local = jnp.where(allowed & (offloaded < users), costs.local.T, BIG)
     edge = jnp.where((counts[0] > 0) & (slack >= 0), costs.edge[:, counts[0]], BIG)
     cloud = jnp.where((counts[1] > 0) & (slack >= 0), costs.cloud[:, counts[1]], BIG)
     cost = jnp.concatenate([local, edge[None, :], cloud[None, :]])
-    return Problem(cost=cost, accuracy=accuracy, need=need, counts=counts)
+    return Problem(cost=cost, accuracy=accuracy.T, need=need, counts=counts)
 
 
 def reduced(item: Problem, price: chex.Array, wages: chex.Array) -> chex.Array:
     """Cost of every choice less what its accuracy and its place earn. [C, N]."""
-    earned = price * item.accuracy + jnp.concatenate([jnp.zeros(local_models(item.accuracy.shape[0])), wages])
-    return jnp.where(item.cost < BIG, item.cost - earned[:, None], BIG)
+    places = jnp.concatenate([jnp.zeros(local_models(item.accuracy.shape[0])), wages])
+    if item.accuracy.ndim == 1:
+        earned = (price * item.accuracy + places)[:, None]
+    else:
+        earned = price * item.accuracy + places[:, None]
+    return jnp.where(item.cost < BIG, item.cost - earned, BIG)
 
 
 def dual_bound(item: Problem, price: chex.Array, wages: chex.Array) -> chex.Array:
@@ -101,7 +109,7 @@ def dual_bound(item: Problem, price: chex.Array, wages: chex.Array) -> chex.Arra
 def _prices(costs: Costs) -> chex.Array:
     """A coarse grid from 0 to a price at which only accuracy counts. [PRICES]."""
     accuracy, _ = _scaled(costs)
-    apart = jnp.abs(accuracy[:, None] - accuracy[None, :])
+    apart = jnp.abs(accuracy[..., :, None] - accuracy[..., None, :])
     smallest = jnp.min(jnp.where(apart > 0.0, apart, 1.0))
     tables = (costs.local, costs.edge[:, 1:], costs.cloud[:, 1:])
     highest = jnp.max(jnp.stack([jnp.max(t) for t in tables])) - jnp.min(jnp.stack([jnp.min(t) for t in tables]))
@@ -119,12 +127,13 @@ def _at_price(costs: Costs, counts: chex.Array, price: chex.Array) -> chex.Array
     """
     accuracy, need = _scaled(costs)
     models = costs.local.shape[1]
-    local = jnp.min(costs.local - price * accuracy[None, :models], axis=1)
+    accuracy = jnp.broadcast_to(accuracy, (costs.local.shape[0], accuracy.shape[-1]))
+    local = jnp.min(costs.local - price * accuracy[:, :models], axis=1)
     sums, nodes, gains = [], [], []
     for node, table in enumerate((costs.edge, costs.cloud)):
         part = table[:, 1]
         nodes.append(jnp.min(table - part[:, None], axis=0))  # f(n), [N+1]
-        gain = part - price * accuracy[node_choices(models)[node]] - local
+        gain = part - price * accuracy[:, node_choices(models)[node]] - local
         gains.append(gain)
         sums.append(jnp.concatenate([jnp.zeros(1), jnp.cumsum(jnp.sort(gain))]))
     either = jnp.concatenate([jnp.zeros(1), jnp.cumsum(jnp.sort(jnp.minimum(*gains)))])
@@ -140,7 +149,10 @@ def rough(costs: Costs, counts: chex.Array) -> Rough:
     coarse = _prices(costs)
     bounds = at(costs, counts, coarse)
     units, need = accuracy_units(costs)
-    most = counts @ units[models:] + (users - jnp.sum(counts, axis=1)) * jnp.max(units[:models])
+    if costs.weights is None:
+        most = counts @ units[models:] + (users - jnp.sum(counts, axis=1)) * jnp.max(units[:models])
+    else:
+        most = jnp.full(counts.shape[0], jnp.sum(jnp.max(units, axis=1)))
     possible = most >= need
     top = jnp.max(bounds, axis=0)
     # The second grid lies around the best price of the most promising occupancy.
@@ -172,15 +184,29 @@ def _solve3(matrix: chex.Array, right: chex.Array) -> chex.Array:
     return right @ cofactors / jnp.sum(first * cofactors[0])
 
 
+def _moments(accuracy: chex.Array, there: chex.Array, share: chex.Array) -> tuple[chex.Array, chex.Array]:
+    """Accuracy and tasks at both nodes where each device's choices have shares ([C, N]).
+
+    Returns each device's mean ([3, N]), and the sum of the mean products ([3, 3]).
+    """
+    if accuracy.ndim == 1:
+        earning = jnp.stack([accuracy, *there], axis=1)  # [C, 3]
+        return earning.T @ share, (earning.T * jnp.sum(share, axis=1)[None, :]) @ earning
+    offloaded = there @ share  # [2, N]
+    mean = jnp.concatenate([jnp.sum(accuracy * share, axis=0)[None, :], offloaded])
+    square = jnp.diag(jnp.concatenate([jnp.sum(accuracy**2 * share)[None], jnp.sum(offloaded, axis=1)]))
+    mixed = jnp.sum(there @ (accuracy * share), axis=1)
+    return mean, square.at[0, 1:].set(mixed).at[1:, 0].set(mixed)
+
+
 def refine(item: Problem, price: chex.Array) -> Dual:
     """Maximises the bound over price and wages from a first price: Newton steps on a smoothed bound.
 
     The minimum over choices is smoothed by a temperature that falls step by step. The bound returned is the exact
     one, the best of those met on the way, so it holds however far the steps got.
     """
-    earning = jnp.stack(
-        [item.accuracy, *jax.nn.one_hot(jnp.arange(-2, 0) % item.accuracy.shape[0], item.accuracy.shape[0])], axis=1
-    )  # [C, 3]
+    choices = item.cost.shape[0]
+    there = jax.nn.one_hot(jnp.arange(-2, 0) % choices, choices)  # [2, C]
     target = jnp.concatenate([item.need[None], item.counts.astype(jnp.float32)])
     users = item.cost.shape[1]
     finite = jnp.where(item.cost < BIG, item.cost, 0.0)
@@ -196,9 +222,9 @@ def refine(item: Problem, price: chex.Array) -> Dual:
         point, best, bound = carry
         temperature = spread / 16.0 * COOLING**index
         share = jax.nn.softmax(-reduced(item, point[0], point[1:]) / temperature, axis=0)
-        mean = earning.T @ share  # [3, N]
+        mean, square = _moments(item.accuracy, there, share)
         gradient = target - jnp.sum(mean, axis=1)
-        curvature = (earning.T * jnp.sum(share, axis=1)[None, :]) @ earning - mean @ mean.T
+        curvature = square - mean @ mean.T
         gradient = jnp.where((point == 0.0) & (jnp.arange(3) == 0) & (gradient < 0.0), 0.0, gradient)
         # The Newton step, multiplied through by the temperature: dividing by it would overflow.
         move = _solve3(curvature + 0.02 * jnp.eye(3), gradient * temperature)

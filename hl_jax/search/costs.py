@@ -29,6 +29,7 @@ class Costs:
     cloud: chex.Array  # [N, N+1] ms
     accuracy: chex.Array  # [C] %
     constraint: chex.Array  # [] %, least mean accuracy
+    weights: chex.Array | None = None  # [N] how much each device counts in that, mean 1; None: all as much
 
 
 @chex.dataclass(frozen=True)
@@ -51,6 +52,8 @@ def check(costs: Costs) -> tuple[int, int]:
     chex.assert_shape([costs.edge, costs.cloud], (users, users + 1))
     chex.assert_shape(costs.accuracy, (choice_count(models),))
     chex.assert_shape(costs.constraint, ())
+    if costs.weights is not None:
+        chex.assert_shape(costs.weights, (users,))
     return users, models
 
 
@@ -83,9 +86,13 @@ def require(found: Found) -> Found:
 
 
 def accuracy_units(costs: Costs) -> tuple[chex.Array, chex.Array]:
-    """Accuracy of each choice ([C] int32) and the least sum over devices that meets the constraint, in `UNITS`."""
+    """What each choice brings ([C] int32) and the least sum over devices that meets the constraint, in `UNITS`.
+
+    Of devices that count differently it is [N, C].
+    """
     users = costs.local.shape[0]
-    units = jnp.round(costs.accuracy * UNITS).astype(jnp.int32)
+    accuracy = costs.accuracy if costs.weights is None else costs.weights[:, None] * costs.accuracy[None, :]
+    units = jnp.round(accuracy * UNITS).astype(jnp.int32)
     # The part below a unit counts, too: up to a unit of each device. Apart, since float32 can't hold the whole sum.
     least = (costs.constraint - ROUNDING) * UNITS
     whole = jnp.floor(least)

@@ -64,12 +64,16 @@ def _repair(missing: chex.Array, later: chex.Array, add: chex.Array, drop: chex.
     return jnp.minimum(jnp.max(cost, axis=0), BIG)
 
 
-def _reachable(missing: chex.Array, remaining: chex.Array, units: chex.Array) -> chex.Array:
-    """Whether so many remaining devices hold the missing tasks, and can hold the accuracy. [3, ...] -> [...]."""
+def _reachable(missing: chex.Array, remaining: chex.Array, units: chex.Array, most: chex.Array | None) -> chex.Array:
+    """Whether so many remaining devices hold the missing tasks, and can hold the accuracy. [3, ...] -> [...].
+
+    `most` is what they can hold of it where that doesn't follow from their number and the choices' `units` ([C]).
+    """
     edge, cloud, accuracy = missing
-    models = local_models(units.shape[0])
     local = remaining - edge - cloud
-    most = local * jnp.max(units[:models]) + edge * units[edge_choice(models)] + cloud * units[cloud_choice(models)]
+    if most is None:
+        models = local_models(units.shape[0])
+        most = local * jnp.max(units[:models]) + edge * units[edge_choice(models)] + cloud * units[cloud_choice(models)]
     return (edge >= 0) & (cloud >= 0) & (local >= 0) & (most >= accuracy)
 
 
@@ -78,11 +82,12 @@ def _branches(tree: Tree, units: chex.Array, beam: _Beam, remaining: chex.Array,
     at = beam.occupancy
     choice = here.choice[at]  # [B, T]
     extra = beam.extra[:, None] + here.extra[at]
-    offloads = [choice == node for node in node_choices(local_models(units.shape[0]))]
-    missing = beam.missing[:, :, None] - jnp.stack([*offloads, units[choice]]).astype(jnp.int32)  # [3, B, T]
+    offloads = [choice == node for node in node_choices(local_models(units.shape[-1]))]
+    missing = beam.missing[:, :, None] - jnp.stack([*offloads, here.units[at]]).astype(jnp.int32)  # [3, B, T]
     following = [x[:, at][:, :, None] for x in (here.later, here.add, here.drop)]
     so_far = tree.bound[at][:, None] + extra
-    alive = (beam.bound[:, None] < BIG / 2) & _reachable(missing, remaining, units)
+    most = None if here.most is None else here.most[at][:, None]
+    alive = (beam.bound[:, None] < BIG / 2) & _reachable(missing, remaining, units, most)
     bound = jnp.where(alive, jnp.minimum(so_far + _repair(missing, *following), BIG), BIG)
     # What it costs to let all remaining devices take their default, where that leaves nothing missing.
     short = missing - following[0]

@@ -51,6 +51,8 @@ class Places:
     """
 
     choice: chex.Array  # [P, T] the T most promising choices
+    units: chex.Array  # [P, T] int32: accuracy that they bring
+    most: chex.Array | None  # [P] int32: most accuracy that all later places bring; None: it follows from their number
     extra: chex.Array  # [P, T] ms that they cost beyond the bound
     skipped: chex.Array  # [P] ms that the best choice left out would cost
     later: chex.Array  # [3, P] int32: what the defaults of all later places bring
@@ -90,9 +92,10 @@ def _repairs(
 ) -> tuple[chex.Array, chex.Array]:
     """Least ms that one more, and one less, of tasks at edge and cloud and of accuracy cost at a place. [P, N, 3] each.
 
-    `extra` [P, N, C] is each choice's cost beyond the default's, `second` [P, N] the least of them but the default's.
+    `extra` [P, N, C] is each choice's cost beyond the default's, `second` [P, N] the least of them but the default's,
+    `units` [P, N, C] their accuracies.
     """
-    gain = (units[None, None, :] - units[default]).astype(jnp.float32)  # [P, N, C]
+    gain = (units - jnp.take_along_axis(units, default, axis=2)).astype(jnp.float32)  # [P, N, C]
     per_unit = extra / jnp.where(gain == 0.0, 1.0, jnp.abs(gain))
     add, drop = [], []
     for node in node_choices(local_models(extra.shape[2])):
@@ -104,11 +107,16 @@ def _repairs(
     return jnp.stack(add, axis=2), jnp.stack(drop, axis=2)
 
 
+def _later(values: chex.Array) -> chex.Array:
+    """For every place the sum of all later ones. Same shape, [P, N, ...]."""
+    return jnp.flip(jnp.cumsum(jnp.flip(values, 1), axis=1), 1) - values
+
+
 def _brought_later(default: chex.Array, units: chex.Array, models: int) -> chex.Array:
     """Tasks at edge and cloud, and accuracy, that the defaults ([P, N, 1]) of all later places bring. [3 last]."""
     offloaded = [default == node for node in node_choices(models)]
-    brought = jnp.concatenate([*offloaded, units[default]], axis=2).astype(jnp.int32)
-    return jnp.flip(jnp.cumsum(jnp.flip(brought, 1), axis=1), 1) - brought
+    brought = jnp.take_along_axis(units, default, axis=2)
+    return _later(jnp.concatenate([*offloaded, brought], axis=2).astype(jnp.int32))
 
 
 def plant(costs: Costs, counts: chex.Array, effort: Effort) -> tuple[Tree, chex.Array]:
@@ -122,7 +130,7 @@ def plant(costs: Costs, counts: chex.Array, effort: Effort) -> tuple[Tree, chex.
     default = jnp.argmin(extra, axis=2, keepdims=True)
     second = jnp.min(jnp.where(each[None, None, :] == default, BIG, extra), axis=2)
     # Edge, cloud and the most accurate local model are always tried: with them every count and accuracy is in reach.
-    always = (each >= models) | (each == jnp.argmax(units[:models]))
+    always = (each >= models) | (each == jnp.argmax(costs.accuracy[:models]))
     _, choice = jax.lax.top_k(jnp.where(always[None, None, :], 1.0, -extra), min(tried + 1, choices))
     # A device is as undecided as its second choice is cheap.
     order = jnp.argsort(second, axis=1)
@@ -132,6 +140,8 @@ def plant(costs: Costs, counts: chex.Array, effort: Effort) -> tuple[Tree, chex.
 
     extra, choice, second, default = ordered(extra), ordered(choice), ordered(second), ordered(default)
     tried_extra = jnp.take_along_axis(extra, choice, axis=2)
+    # By occupancy and place, as all else.
+    units = jnp.broadcast_to(units, extra.shape) if costs.weights is None else units[order]
     add, drop = _repairs(extra, second, default, units)
     price = dual.price / bounds.accuracy_scale(costs)
     drops = _after(drop, BIG)
@@ -139,6 +149,8 @@ def plant(costs: Costs, counts: chex.Array, effort: Effort) -> tuple[Tree, chex.
     drops = drops.at[:, 2].set(jnp.minimum(drops[:, 2], price[None, :]))
     places = Places(
         choice=jnp.swapaxes(choice[:, :, :tried], 0, 1),
+        units=jnp.swapaxes(jnp.take_along_axis(units, choice[:, :, :tried], axis=2), 0, 1),
+        most=None if costs.weights is None else _later(jnp.max(units, axis=2)).T,
         extra=jnp.swapaxes(tried_extra[:, :, :tried], 0, 1),
         skipped=tried_extra[:, :, tried].T if tried < choices else jnp.full_like(second.T, BIG),
         later=_brought_later(default, units, models).transpose(1, 2, 0),

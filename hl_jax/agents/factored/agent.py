@@ -382,4 +382,6 @@ def make(config: FactoredConfig, scenario: Scenario) -> Factored:
     """
     if not scenario.offloading:
         raise ValueError("--knobs: expected both or offloading for this agent, found models")
+    if scenario.traffic is not None:
+        raise ValueError(f"traffic: expected none for lock-step planning, found some in {scenario.name}")
     return sized(config, scenario.users, scenario.choice_accuracy(), scenario.constraint)

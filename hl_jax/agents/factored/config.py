@@ -49,5 +49,19 @@ class FactoredConfig:
     )
     least_change: float = option(0.2, "log of the change below which nothing is dropped, however certain", low=0.0)
 
+    rolled_out: int = option(
+        32, "under traffic: joint decisions that are rolled out in each planning", low=1, high=4096
+    )
+    rollouts: int = option(8, "under traffic: rollouts of each of them", low=1, high=4096)
+    exploring_budget: float = option(
+        4.0,
+        "under traffic: what may be spent on trying, in costs of one control period under the best decision "
+        "(of misses: in periods whose every request is late); it is earned back by looking_again a period",
+        low=0.0,
+    )
+    memory_periods: float = option(
+        100.0, "under traffic: control periods after which a report counts 1/e as much", low=1.0
+    )
+
     def __post_init__(self) -> None:
         check_options(self)

@@ -53,7 +53,8 @@ def _told(info: dict[str, chex.Array]) -> dict[str, chex.Array]:
     response = info["response_ms"]
     if "gone" in info:
         response = jnp.where(info["gone"], 0.0, response)
-    return {"cost_ms": info["cost_ms"], "art_ms": info["art_ms"], "response_ms": response}
+    wanted = info.get("objective_ms", info["art_ms"])  # under traffic it need not be the mean
+    return {"cost_ms": info["cost_ms"], "art_ms": wanted, "response_ms": response}
 
 
 def direct_rl(learner: Learner, world: World, run: Run, plan: EpochPlan) -> Run:
@@ -144,6 +145,11 @@ class Hybrid:
         return self.learner.accuracy or None
 
     @property
+    def weights(self) -> tuple[float, ...] | None:
+        """How much each device counts in the mean accuracy ([N]; none: all as much), where that is known."""
+        return self.learner.weights if self.learner.accuracy else None
+
+    @property
     def bound_to(self) -> float | None:
         """The constraint (%) whose penalty the system model knows and Q learns; None where another is followed."""
         config = self.learner.config
@@ -191,6 +197,7 @@ def sized(
     accuracy: tuple[float, ...] = (),
     constraint: float = 0.0,
     penalty: Penalty | None = None,
+    weights: tuple[float, ...] = (),
 ) -> Hybrid:
     """The agent for `users` devices of `choices` each, observed in `levels` discrete values.
 
@@ -203,6 +210,7 @@ def sized(
       accuracy: % of each choice ([C]); this and what follows are read where the penalty is known.
       constraint: least mean accuracy, %.
       penalty: of a broken constraint; none if it isn't given.
+      weights: how much each device counts in the mean accuracy ([N], mean 1); none: all as much.
 
     Raises:
       ValueError: if the joint actions are too many to search one by one, or what must be known isn't given.
@@ -216,11 +224,15 @@ def sized(
     if config.choice_tables == "auto":
         config = dataclasses.replace(config, choice_tables="shared")
     penalty = penalty or Penalty()
-    learner = Learner(config, users, choices, levels, accuracy, len(penalty.missing))
+    learner = Learner(config, users, choices, levels, accuracy, len(penalty.missing), weights)
     return Hybrid(learner=learner, plans=plans, constraint=constraint, penalty=penalty)
 
 
 def _for(config: HybridConfig, scenario: Scenario, plans: bool) -> Hybrid:
+    traffic = scenario.traffic
+    if traffic is not None and (traffic.objective != "mean" or scenario.accuracy_weights):
+        # What is asked isn't the mean of the devices' times.
+        config = dataclasses.replace(config, model_output="average")
     if config.choice_tables == "auto" and scenario.dynamics:
         config = dataclasses.replace(config, choice_tables="state")
     return sized(
@@ -232,6 +244,7 @@ def _for(config: HybridConfig, scenario: Scenario, plans: bool) -> Hybrid:
         scenario.choice_accuracy() if config.knows_penalty else (),
         scenario.constraint,
         sufficient_penalty(scenario, config.penalty_factor),
+        scenario.accuracy_weights if config.knows_penalty else (),
     )
 
 

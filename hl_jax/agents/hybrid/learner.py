@@ -39,6 +39,7 @@ class Learner:
     levels: tuple[int, ...]
     accuracy: tuple[float, ...] = ()  # % of each choice; needed where the penalty is known
     points: int = 1  # P of the penalty's points
+    weights: tuple[float, ...] = ()  # how much each device counts in the mean accuracy, mean 1; none: all as much
 
     @functools.cached_property
     def q_network(self) -> Value:
@@ -108,7 +109,13 @@ class Learner:
 
     def _accuracies(self) -> chex.Array:
         """Mean accuracy of every joint action, %. [A]."""
-        return joint.sums(jnp.tile(jnp.asarray(self.accuracy, jnp.float32), (self.users, 1))) / self.users
+        return joint.sums(self._device_accuracies) / self.users
+
+    @property
+    def _device_accuracies(self) -> chex.Array:
+        """Accuracy of each device's choices, as much as it counts. [N, C]."""
+        each = jnp.tile(jnp.asarray(self.accuracy, jnp.float32), (self.users, 1))
+        return each * jnp.asarray(self.weights, jnp.float32)[:, None] if self.weights else each
 
     def _penalty(self, accuracy: chex.Array, goal: Goal) -> chex.Array:
         """What breaking the constraint costs at a mean accuracy (%), in cost scales. Same shape."""
@@ -292,7 +299,7 @@ class Learner:
         predicted, following = self.model.apply(agent.model_params, features_of(obs, self.levels), chosen)
         cost = jnp.mean(predicted)
         if self.config.model_penalty == "known" and self.config.q_penalty == "learned":
-            accuracy = jnp.mean(jnp.asarray(self.accuracy, jnp.float32)[chosen])
+            accuracy = jnp.mean(self._device_accuracies[jnp.arange(self.users), chosen])
             cost = cost + self._penalty(accuracy, agent.goal)
         return cost, obs_of(following, self.levels)
 

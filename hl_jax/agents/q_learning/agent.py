@@ -57,11 +57,17 @@ class QLearning(Penalised):
     choices: int
     told: tuple[float, ...] = ()  # % of each choice, where what breaks the constraint is known
     constraint: float = 0.0  # least mean accuracy, %; read with `told`
+    counted: tuple[float, ...] = ()  # how much each device counts in that, mean 1; none: all as much
 
     @property
     def accuracy(self) -> tuple[float, ...] | None:
         """% of each choice ([C]), where it is told."""
         return self.told or None
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """How much each device counts in the mean accuracy ([N]; none: all as much), where that is told."""
+        return self.counted if self.told else None
 
     @property
     def bound_to(self) -> float | None:
@@ -90,9 +96,8 @@ class QLearning(Penalised):
         """The joint actions (indices) that may be tried: all, or those that are known to keep the constraint."""
         if not self.told:
             return np.arange(self.actions, dtype=np.int32)
-        total = functools.reduce(
-            lambda total, one: np.add.outer(total, one).ravel(), [np.array(self.told)] * self.users
-        )
+        each = [weight * np.array(self.told) for weight in self.counted or (1.0,) * self.users]
+        total = functools.reduce(lambda total, one: np.add.outer(total, one).ravel(), each)
         mean: Any = total / self.users
         return np.flatnonzero(meets(mean, self.constraint)).astype(np.int32)
 
@@ -185,7 +190,12 @@ class QLearning(Penalised):
 
 
 def sized(
-    config: QLearningConfig, users: int, choices: int, accuracy: tuple[float, ...] = (), constraint: float = 0.0
+    config: QLearningConfig,
+    users: int,
+    choices: int,
+    accuracy: tuple[float, ...] = (),
+    constraint: float = 0.0,
+    weights: tuple[float, ...] = (),
 ) -> QLearning:
     """The agent for `users` devices of `choices` each.
 
@@ -195,6 +205,7 @@ def sized(
       choices: C.
       accuracy: % of each choice ([C]); read, as the constraint is, where the penalty is known.
       constraint: least mean accuracy, %.
+      weights: how much each device counts in that ([N], mean 1); none: all as much.
 
     Raises:
       ValueError: if the table would be larger than `MOST_BYTES`, or what must be known isn't given.
@@ -207,7 +218,7 @@ def sized(
         return QLearning(config=config, users=users, choices=choices)
     if len(accuracy) != choices:
         raise ValueError(f"accuracy: expected one of each of {choices} choices, found {len(accuracy)}")
-    return QLearning(config=config, users=users, choices=choices, told=accuracy, constraint=constraint)
+    return QLearning(config, users, choices, told=accuracy, constraint=constraint, counted=weights)
 
 
 def make(config: QLearningConfig, scenario: Scenario) -> QLearning:
@@ -216,4 +227,5 @@ def make(config: QLearningConfig, scenario: Scenario) -> QLearning:
     Raises:
       ValueError: if the table would be larger than `MOST_BYTES`.
     """
-    return sized(config, scenario.users, scenario.choices, scenario.choice_accuracy(), scenario.constraint)
+    accuracy, weights = scenario.choice_accuracy(), scenario.accuracy_weights
+    return sized(config, scenario.users, scenario.choices, accuracy, scenario.constraint, weights)

@@ -14,7 +14,7 @@ from hl_jax.agents.hybrid import descent
 from hl_jax.agents.hybrid.config import HybridConfig
 from hl_jax.agents.hybrid.networks import JointValue, MeanTime, ResponseTimes, features_of
 from hl_jax.agents.world import observed_levels
-from hl_jax.scenario import LARGEST
+from hl_jax.checks import LARGEST
 from hl_jax.search import joint
 from tests.helpers.builders import DYNAMICS, small_scenario
 

@@ -72,7 +72,7 @@ def brute_force(costs: Costs, k: int) -> tuple[np.ndarray, np.ndarray]:
         mine = np.concatenate([local[device], [0.0, 0.0]])[choice]
         mine += np.where(choice == models, edge[device, there[0]], 0.0)
         total += mine + np.where(choice == models + 1, cloud[device, there[1]], 0.0)
-        accurate += accuracy[choice]
+        accurate += accuracy[choice] * (1.0 if costs.weights is None else float(costs.weights[device]))
     mean = np.where(accurate / users >= float(costs.constraint) - 1e-3, total / users, np.inf)
     order = np.argpartition(mean, k)[: k + 1]
     order = order[np.argsort(mean[order], kind="stable")][:k]
@@ -108,6 +108,26 @@ def test_k_best_are_brute_forces() -> None:
         found = k_best(costs, 10)
         assert bool(found.exact)
         assert_same_best(found, *brute_force(costs, 10))
+
+
+def test_k_best_where_devices_count_differently_are_brute_forces() -> None:
+    rng = np.random.default_rng(3)
+    for index in range(40):
+        users = 5 if index % 4 else 3
+        weights = rng.dirichlet(np.full(users, 0.7)) * users
+        costs = random_costs(rng, users).replace(weights=jnp.asarray(weights, jnp.float32))
+        found = k_best(costs, 10)
+        assert bool(found.exact)
+        assert_same_best(found, *brute_force(costs, 10))
+
+
+def test_weights_of_one_change_nothing() -> None:
+    rng = np.random.default_rng(4)
+    for users in (5, 12):
+        costs = random_costs(rng, users)
+        plain, weighted = (best(one) for one in (costs, costs.replace(weights=jnp.ones(users))))
+        np.testing.assert_allclose(plain.mean_ms, weighted.mean_ms, rtol=1e-4)
+        assert weighted.lower_bound_ms <= plain.mean_ms[0] * (1.0 + 1e-6)
 
 
 @pytest.mark.parametrize("constraint", [0.0, 80.0, 85.0, 89.0, 90.0])
