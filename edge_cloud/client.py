@@ -26,7 +26,17 @@ from edge_cloud.inventory import LINK_CONTROL, OPERATOR, Inventory
 from edge_cloud.rpc import CallError, Identity, Peer
 
 ORDER_TIMEOUT_S = 2.0
+LARGEST_MS = 1e12  # of a device's own clock
 PLAN_S = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What a device has told of its own requests while one standing decision was in force."""
+
+    reports: list[pb.RequestsReport] = dataclasses.field(default_factory=list)
+    closed: bool = False  # nothing more comes of it
+    missing: bool = False  # reports that nobody has got
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +74,8 @@ class Fleet:
         self._steps: Iterator[int] = itertools.count(secrets.randbits(62))
         name = name or f"process {os.getpid()} on {socket.gethostname()}"
         self._hold = Hold(self._peers[inventory.cloud.name], name)
+        self._number = 0  # of the last standing decision
+        self._marks: dict[str, tuple[int, int]] = {}  # by device, the last report that has come
 
     def drive(self) -> None:
         """Takes the fleet, and holds it until it is closed; the first step does so by itself.
@@ -105,6 +117,85 @@ class Fleet:
             outcomes.append(self._outcome(device.name, step, choice, call, 1000.0 * deadline_s))
         planning.cancel()  # it has long been answered, unless the cloud is lost
         return outcomes
+
+    # -- Requests at their own times --------------------------------------------------------------------------------
+
+    def set_traffic(self, traffic: Mapping[str, pb.Traffic]) -> None:
+        """Has devices make requests of their own, by name.
+
+        Raises:
+          CallError: if one of them doesn't take the order.
+        """
+        calls = {name: self._peers[name].start("SetTraffic", one, self._timeout_s) for name, one in traffic.items()}
+        for name, call in calls.items():
+            self._peers[name].answer("SetTraffic", call)
+
+    def stand(self, choices: Sequence[int], fallbacks: Sequence[int], valid_s: float) -> int:
+        """Tells all devices what to do with their own requests from now on. Returns the decision's number.
+
+        Raises:
+          Occupied: if another operator drives the fleet.
+          CallError: if the cloud doesn't take it.
+        """
+        if not self._hold.kept:
+            self._hold.take(self._timeout_s)
+        self._number += 1
+        session, valid_ms = self._hold.session, 1000.0 * valid_s
+        standing = pb.Standing(
+            session=session, number=self._number, choices=choices, fallbacks=fallbacks, valid_ms=valid_ms
+        )
+        try:
+            self._order(self.inventory.cloud.name, "SetStanding", standing)
+        except CallError as error:
+            raise occupied(error) from error
+        return self._number
+
+    def collect(self, number: int, timeout_s: float) -> dict[str, Told]:
+        """What devices have told since the last time, up to the end of a standing decision of this number.
+
+        Returns once every device has, or after `timeout_s`; who hasn't is not `closed`.
+        """
+        ends = time.monotonic() + timeout_s
+        found = {device.name: Told() for device in self.inventory.devices}
+        while not all(one.closed for one in found.values()) and (left := ends - time.monotonic()) > 0.0:
+            marks = [
+                pb.ReportMark(device=name, started=mark[0], sequence=mark[1]) for name, mark in self._marks.items()
+            ]
+            request = pb.CollectRequest(session=self._hold.session, marks=marks, wait_ms=1000.0 * left)
+            try:
+                reply = self._order(self.inventory.cloud.name, "CollectRequests", request, left + self._timeout_s)
+            except CallError as error:
+                if isinstance(error := occupied(error), Occupied):
+                    raise error from None
+                time.sleep(min(0.05, left))
+                continue
+            for report in reply.reports:
+                if report.device in found:
+                    found[report.device] = self._with(found[report.device], report, number)
+        return found
+
+    def quieten(self) -> None:
+        """Has all devices make no more requests of their own, as far as they can be reached."""
+        calls = {}
+        for device in self.inventory.devices:
+            calls[device.name] = self._peers[device.name].start("SetTraffic", pb.Traffic(), ORDER_TIMEOUT_S)
+        for name, call in calls.items():
+            with contextlib.suppress(CallError):
+                self._peers[name].answer("SetTraffic", call)
+
+    def _with(self, told: Told, report: pb.RequestsReport, number: int) -> Told:
+        before = self._marks.get(report.device)
+        self._marks[report.device] = (report.started, report.sequence)
+        if report.session != self._hold.session:  # of an earlier operator's decision, or of none
+            return told
+        gap = before is not None and before[0] == report.started and report.sequence != before[1] + 1
+        if not all(0.0 <= value <= LARGEST_MS for value in (report.now_ms, *report.made_ms)):
+            return dataclasses.replace(told, missing=True)  # garbage
+        return Told(
+            reports=[*told.reports, report],
+            closed=told.closed or (report.closed and report.number >= number),
+            missing=told.missing or gap,
+        )
 
     def _taken(self, order: Callable[[], object]) -> None:
         try:

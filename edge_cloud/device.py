@@ -62,7 +62,7 @@ class DeviceApplication:
                 found = f"step {decision.step}, {decision.choice}"
                 raise CallError(self._edge.name, "Decide", "INVALID_REPLY", f"expected {expected}, found {found}")
             report.choice, report.decide_ms = decision.choice, 1000.0 * (time.monotonic() - started)
-            result = self._execute(request, decision.choice, max(ends - time.monotonic(), 0.0))
+            result = self.execute(request.step, decision.choice, max(ends - time.monotonic(), 0.0), image=request.image)
             report.queue_ms, report.compute_ms = result.queue_ms, result.compute_ms
             reply.classes.extend(result.classes)
         except CallError as error:
@@ -76,15 +76,24 @@ class DeviceApplication:
             self._tell("Tell", report, min(call.remaining_s / 2.0, REPORT_TIMEOUT_S))
         return reply
 
-    def _execute(self, request: pb.InferRequest, choice: int, timeout_s: float) -> pb.ClassifyReply:
+    def execute(
+        self, step: int, choice: int, timeout_s: float, patience_ms: float = 0.0, image: bytes = b""
+    ) -> pb.ClassifyReply:
+        """Carries one inference out where a choice says, on an image or the camera's.
+
+        Raises:
+          CallError: if it has no result from elsewhere in time.
+          Refused: if it has none here.
+        """
         local = choice < len(self._models)
         where = "device" if local else ("edge", "cloud")[choice - len(self._models)]
         task = pb.ClassifyRequest(
-            step=request.step,
+            step=step,
             device=self._name,
             where=where,
             model=self._models[choice] if local else self._models[0],
-            image=request.image or self._camera(),
+            image=image or self._camera(),
+            spare_ms=max(1000.0 * timeout_s - patience_ms, 0.0) if patience_ms else 0.0,
         )
         if local:
             return classify(self._slots, self._name, task, timeout_s)

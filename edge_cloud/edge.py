@@ -11,12 +11,14 @@ import grpc
 from google.protobuf.message import Message
 
 from edge_cloud import messages_pb2 as pb
+from edge_cloud.leases import LONGEST_MS, Asking, StandingTable, waiting_s
 from edge_cloud.monitor import Delay
 from edge_cloud.rpc import Call, CallError, Peer, Refused
 from edge_cloud.service import acknowledged, classify
 from edge_cloud.slots import Slots
 
 STEPS_KEPT = 16  # whose decisions are remembered
+PASS_S = 2.0  # for an answer of the cloud
 
 Tell = Callable[[str, Message, float], Any]  # method, message, seconds to wait for the answer
 
@@ -124,10 +126,50 @@ class EdgeRouter:
         self._status, self._tell = status, tell
         self._delays = DelayBook()
         self._decisions = Decisions(lambda request, call: self._pass("Decide", request, call), devices)
+        self._devices, self._standing = tuple(devices), StandingTable()
+        self._asking = Asking(self._ask, "standing")
+
+    def close(self) -> None:
+        """Asks no more."""
+        self._asking.close()
 
     def decide(self, request: pb.DecideRequest, call: Call) -> Message:
         """Steps 2 to 4: passes a step's first request on, and every device's part of the decision back."""
         return self._decisions.of(request, call)
+
+    def _ask(self, wait_s: float) -> bool:
+        known = self._standing.get()
+        question = pb.StandingRequest(session=known.session, number=known.number, wait_ms=1000.0 * wait_s)
+        standing: pb.Standing = self._cloud.call("GetStanding", question, wait_s + PASS_S)
+        if not standing.number:
+            return False  # a cloud that came back knows of none: what stands here does so until it is over
+        sizes = (len(standing.choices), len(standing.fallbacks))
+        if sizes != (len(self._devices),) * 2 or not 0.0 <= standing.valid_ms <= LONGEST_MS:
+            found = f"{sizes[0]} choices, {sizes[1]} fallbacks, {standing.valid_ms:g} ms"
+            expected = f"{len(self._devices)} of each, for up to {LONGEST_MS:g} ms"
+            raise CallError(self._cloud.name, "GetStanding", "INVALID_REPLY", f"expected {expected}, found {found}")
+        self._standing.set(standing)
+        return (standing.session, standing.number) != (known.session, known.number)
+
+    def get_lease(self, request: pb.LeaseRequest, call: Call) -> Message:
+        """What one device is to do, once that is another than it knows, or it has waited long enough."""
+        wait_s = waiting_s(request.wait_ms, call.remaining_s)
+        standing = self._standing.after(request.session, request.number, wait_s)
+        if not standing.number:
+            return pb.Lease()
+        index = self._devices.index(request.device)
+        return pb.Lease(
+            session=standing.session,
+            number=standing.number,
+            choice=standing.choices[index],
+            fallback=standing.fallbacks[index],
+            valid_ms=standing.valid_ms,
+        )
+
+    def tell_requests(self, report: pb.RequestsReport, call: Call) -> Message:
+        """Passes a device's report on."""
+        self._pass("TellRequests", report, call, self._tell)
+        return acknowledged(call)
 
     def classify(self, request: pb.ClassifyRequest, call: Call) -> Message:
         """Computes here, or passes the input on to the cloud."""

@@ -7,18 +7,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("step", "device", "where", "model", "image")
+    __slots__ = ("step", "device", "where", "model", "image", "spare_ms")
     STEP_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
+    SPARE_MS_FIELD_NUMBER: _ClassVar[int]
     step: int
     device: str
     where: str
     model: str
     image: bytes
-    def __init__(self, step: _Optional[int] = ..., device: _Optional[str] = ..., where: _Optional[str] = ..., model: _Optional[str] = ..., image: _Optional[bytes] = ...) -> None: ...
+    spare_ms: float
+    def __init__(self, step: _Optional[int] = ..., device: _Optional[str] = ..., where: _Optional[str] = ..., model: _Optional[str] = ..., image: _Optional[bytes] = ..., spare_ms: _Optional[float] = ...) -> None: ...
 
 class ClassifyReply(_message.Message):
     __slots__ = ("step", "node", "model", "classes", "scores", "queue_ms", "compute_ms")
@@ -149,6 +151,148 @@ class Operator(_message.Message):
     name: str
     hold_ms: float
     def __init__(self, session: _Optional[int] = ..., name: _Optional[str] = ..., hold_ms: _Optional[float] = ...) -> None: ...
+
+class Standing(_message.Message):
+    __slots__ = ("session", "number", "choices", "fallbacks", "valid_ms")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
+    FALLBACKS_FIELD_NUMBER: _ClassVar[int]
+    VALID_MS_FIELD_NUMBER: _ClassVar[int]
+    session: int
+    number: int
+    choices: _containers.RepeatedScalarFieldContainer[int]
+    fallbacks: _containers.RepeatedScalarFieldContainer[int]
+    valid_ms: float
+    def __init__(self, session: _Optional[int] = ..., number: _Optional[int] = ..., choices: _Optional[_Iterable[int]] = ..., fallbacks: _Optional[_Iterable[int]] = ..., valid_ms: _Optional[float] = ...) -> None: ...
+
+class StandingRequest(_message.Message):
+    __slots__ = ("session", "number", "wait_ms")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    session: int
+    number: int
+    wait_ms: float
+    def __init__(self, session: _Optional[int] = ..., number: _Optional[int] = ..., wait_ms: _Optional[float] = ...) -> None: ...
+
+class LeaseRequest(_message.Message):
+    __slots__ = ("device", "session", "number", "wait_ms")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    session: int
+    number: int
+    wait_ms: float
+    def __init__(self, device: _Optional[str] = ..., session: _Optional[int] = ..., number: _Optional[int] = ..., wait_ms: _Optional[float] = ...) -> None: ...
+
+class Lease(_message.Message):
+    __slots__ = ("session", "number", "choice", "fallback", "valid_ms")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CHOICE_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_FIELD_NUMBER: _ClassVar[int]
+    VALID_MS_FIELD_NUMBER: _ClassVar[int]
+    session: int
+    number: int
+    choice: int
+    fallback: int
+    valid_ms: float
+    def __init__(self, session: _Optional[int] = ..., number: _Optional[int] = ..., choice: _Optional[int] = ..., fallback: _Optional[int] = ..., valid_ms: _Optional[float] = ...) -> None: ...
+
+class Traffic(_message.Message):
+    __slots__ = ("kind", "interval_ms", "jitter_ms", "phase_ms", "burstiness", "stamps_ms", "length_ms", "seed", "patience_ms")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
+    JITTER_MS_FIELD_NUMBER: _ClassVar[int]
+    PHASE_MS_FIELD_NUMBER: _ClassVar[int]
+    BURSTINESS_FIELD_NUMBER: _ClassVar[int]
+    STAMPS_MS_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_MS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_MS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    interval_ms: float
+    jitter_ms: float
+    phase_ms: float
+    burstiness: float
+    stamps_ms: _containers.RepeatedScalarFieldContainer[float]
+    length_ms: float
+    seed: int
+    patience_ms: float
+    def __init__(self, kind: _Optional[str] = ..., interval_ms: _Optional[float] = ..., jitter_ms: _Optional[float] = ..., phase_ms: _Optional[float] = ..., burstiness: _Optional[float] = ..., stamps_ms: _Optional[_Iterable[float]] = ..., length_ms: _Optional[float] = ..., seed: _Optional[int] = ..., patience_ms: _Optional[float] = ...) -> None: ...
+
+class Done(_message.Message):
+    __slots__ = ("made_ms", "response_ms", "queue_ms", "compute_ms", "choice", "lost")
+    MADE_MS_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_MS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_MS_FIELD_NUMBER: _ClassVar[int]
+    CHOICE_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    made_ms: float
+    response_ms: float
+    queue_ms: float
+    compute_ms: float
+    choice: int
+    lost: str
+    def __init__(self, made_ms: _Optional[float] = ..., response_ms: _Optional[float] = ..., queue_ms: _Optional[float] = ..., compute_ms: _Optional[float] = ..., choice: _Optional[int] = ..., lost: _Optional[str] = ...) -> None: ...
+
+class RequestsReport(_message.Message):
+    __slots__ = ("device", "started", "sequence", "session", "number", "closed", "now_ms", "under_way", "dropped", "made_ms", "done", "asking")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    NOW_MS_FIELD_NUMBER: _ClassVar[int]
+    UNDER_WAY_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    MADE_MS_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    ASKING_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    started: int
+    sequence: int
+    session: int
+    number: int
+    closed: bool
+    now_ms: float
+    under_way: int
+    dropped: int
+    made_ms: _containers.RepeatedScalarFieldContainer[float]
+    done: _containers.RepeatedCompositeFieldContainer[Done]
+    asking: bool
+    def __init__(self, device: _Optional[str] = ..., started: _Optional[int] = ..., sequence: _Optional[int] = ..., session: _Optional[int] = ..., number: _Optional[int] = ..., closed: _Optional[bool] = ..., now_ms: _Optional[float] = ..., under_way: _Optional[int] = ..., dropped: _Optional[int] = ..., made_ms: _Optional[_Iterable[float]] = ..., done: _Optional[_Iterable[_Union[Done, _Mapping]]] = ..., asking: _Optional[bool] = ...) -> None: ...
+
+class ReportMark(_message.Message):
+    __slots__ = ("device", "started", "sequence")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    started: int
+    sequence: int
+    def __init__(self, device: _Optional[str] = ..., started: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class CollectRequest(_message.Message):
+    __slots__ = ("session", "marks", "wait_ms")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    MARKS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    session: int
+    marks: _containers.RepeatedCompositeFieldContainer[ReportMark]
+    wait_ms: float
+    def __init__(self, session: _Optional[int] = ..., marks: _Optional[_Iterable[_Union[ReportMark, _Mapping]]] = ..., wait_ms: _Optional[float] = ...) -> None: ...
+
+class Collected(_message.Message):
+    __slots__ = ("reports",)
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    reports: _containers.RepeatedCompositeFieldContainer[RequestsReport]
+    def __init__(self, reports: _Optional[_Iterable[_Union[RequestsReport, _Mapping]]] = ...) -> None: ...
 
 class StateRequest(_message.Message):
     __slots__ = ()

@@ -27,6 +27,7 @@ from edge_cloud.device import DeviceApplication
 from edge_cloud.edge import EdgeRouter
 from edge_cloud.inventory import LINK_CONTROL, Inventory, NodeSpec, split_address
 from edge_cloud.orchestrator import FleetTable, Orchestrator, Policy
+from edge_cloud.own_requests import OwnRequests
 from edge_cloud.relay import Relay, RelayHost
 from edge_cloud.rpc import Call, CallError, Faults, Handler, Identity, Peer, Refused, Server
 from edge_cloud.runtime import IMAGE_BYTES, Model, load_pool, measure_cpu_ms
@@ -106,6 +107,8 @@ class Node:
         if faults is not None:
             handlers["SetFault"] = functools.partial(_set_fault, faults)
         workers = spec.cores + inventory.waiting + SPARE_WORKERS
+        if spec.kind == "edge":  # which also waits for the cloud's answers, and with every device for its next lease
+            workers += inventory.cloud.cores + inventory.waiting + len(inventory.devices)
         access = Access.of(inventory, spec.name)
         self._server = Server(spec.address, handlers, identity, access, workers, faults)
         self._closing.callback(self._server.close)
@@ -134,21 +137,31 @@ class Node:
                 "SetOperator": cloud.set_operator,
                 "SetPlan": cloud.set_plan,
                 "GetState": cloud.get_state,
+                "SetStanding": cloud.set_standing,
+                "GetStanding": cloud.get_standing,
+                "TellRequests": cloud.tell_requests,
+                "CollectRequests": cloud.collect_requests,
             }
         assert self._peer is not None
         if spec.kind == "edge":
             devices = [device.name for device in inventory.devices]
             edge = EdgeRouter(spec.name, devices, slots, self._peer, self.status, self._tell)
+            self._closing.callback(edge.close)
             return {
                 "Decide": edge.decide,
                 "Classify": edge.classify,
                 "Tell": edge.tell,
                 "Broadcast": edge.broadcast,
+                "GetLease": edge.get_lease,
+                "TellRequests": edge.tell_requests,
             }
         device = DeviceApplication(
             spec.name, inventory.models, slots, self._peer, camera(spec.name), self.status, self._tell
         )
-        return {"Infer": device.infer}
+        lost_after_s = inventory.deadline_ms / 1000.0
+        own = OwnRequests(spec.name, self._started, len(inventory.models), self._peer, device.execute, lost_after_s)
+        self._closing.callback(own.close)
+        return {"Infer": device.infer, "SetTraffic": own.set_traffic}
 
     def status(self) -> pb.Status:
         """What the monitor reads now."""

@@ -17,7 +17,9 @@ from google.protobuf.message import Message
 
 from edge_cloud import messages_pb2 as pb
 from edge_cloud import monitor
+from edge_cloud.collecting import Collection
 from edge_cloud.edge import DelayBook
+from edge_cloud.leases import StandingTable, checked, waiting_s
 from edge_cloud.rpc import Call, Refused
 from edge_cloud.service import acknowledged, classify
 from edge_cloud.slots import Slots
@@ -190,6 +192,7 @@ class Orchestrator:
         self._policy: Policy = policy or PlannedPolicy()
         self._delays = DelayBook()
         self._helm = Helm()
+        self._standing, self._collection = StandingTable(), Collection(table.devices)
 
     def decide(self, request: pb.DecideRequest, call: Call) -> Message:
         """Steps 3 and 4: where the request of one device is computed."""
@@ -237,6 +240,29 @@ class Orchestrator:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"plan: expected {expected}, found {found}")
         self._policy.set(plan.step, plan.choices)
         return acknowledged(call)
+
+    def set_standing(self, standing: pb.Standing, call: Call) -> Message:
+        """Takes what all devices are to do from now on from whoever drives the fleet."""
+        self._helm.check(standing.session)
+        checked(standing, len(self._table.devices), self._choices - 2)
+        if not self._standing.set(standing):
+            found = f"number {standing.number} after {self._standing.get().number}"
+            raise Refused(grpc.StatusCode.FAILED_PRECONDITION, f"standing: expected a later decision, found {found}")
+        return acknowledged(call)
+
+    def get_standing(self, request: pb.StandingRequest, call: Call) -> Message:
+        """What stands, once that is another than the edge knows, or it has waited long enough."""
+        return self._standing.after(request.session, request.number, waiting_s(request.wait_ms, call.remaining_s))
+
+    def tell_requests(self, report: pb.RequestsReport, call: Call) -> Message:
+        """Keeps what a device tells of its requests."""
+        self._collection.add(report)
+        return acknowledged(call)
+
+    def collect_requests(self, request: pb.CollectRequest, call: Call) -> Message:
+        """Gives whoever drives the fleet what devices have told."""
+        self._helm.check(request.session)
+        return pb.Collected(reports=self._collection.take(request.marks, waiting_s(request.wait_ms, call.remaining_s)))
 
     def get_state(self, request: pb.StateRequest, call: Call) -> Message:
         """The fleet's state, the cloud's own read now."""

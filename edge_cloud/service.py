@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import grpc
@@ -30,13 +31,13 @@ def classify(slots: Slots, node: str, request: pb.ClassifyRequest, deadline_s: f
 
     Raises:
       Refused: if the model or image can't be used, the model gives no finite scores, too many wait, or the deadline
-        passes first.
+        passes first, or the request's patience before its turn comes.
     """
     if request.model not in slots.models:
         known = ", ".join(slots.models)
         raise Refused(grpc.StatusCode.NOT_FOUND, f"model: expected one of {known}, found {request.model[:40]!r}")
     try:
-        timed = slots.run(request.model, image_of(request.image), deadline_s)
+        timed = slots.run(request.model, image_of(request.image), deadline_s, _patience_s(request, deadline_s))
     except QueueFull as error:
         raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
     except Expired as error:
@@ -52,6 +53,18 @@ def classify(slots: Slots, node: str, request: pb.ClassifyRequest, deadline_s: f
         queue_ms=timed.queue_ms,
         compute_ms=timed.compute_ms,
     )
+
+
+def _patience_s(request: pb.ClassifyRequest, remaining_s: float) -> float:
+    """For how long a request waits for its turn; infinite: as long as its caller does.
+
+    Said as what is left of the caller's time then, which gRPC tells at every node: so no clock is compared, and the way
+    here counts.
+    """
+    if not 0.0 <= request.spare_ms < math.inf:
+        found = f"{request.spare_ms:g}"
+        raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"spare_ms: expected one from 0 on, found {found}")
+    return max(remaining_s - request.spare_ms / 1000.0, 0.0) if request.spare_ms else math.inf
 
 
 def check_reply(request: pb.ClassifyRequest, reply: pb.ClassifyReply) -> str:

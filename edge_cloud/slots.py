@@ -8,6 +8,7 @@ messages between the emulated nodes go first. A background load slows what it sh
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import queue
 import sys
@@ -115,14 +116,15 @@ class Slots:
         for thread in self._threads:
             thread.start()
 
-    def run(self, model: str, image: np.ndarray, deadline_s: float) -> Timed:
+    def run(self, model: str, image: np.ndarray, deadline_s: float, patience_s: float = math.inf) -> Timed:
         """Waits for a slot, runs the model on an image [224, 224, 3] uint8, and holds the slot as paced.
 
         Raises:
           QueueFull: if too many wait already.
-          Expired: if it isn't done within `deadline_s`; a request that still waits then is never run.
+          Expired: if it isn't done within `deadline_s`, or its turn doesn't come within `patience_s`; a request that
+            still waits then is never run.
         """
-        job = _Job(model, image, time.monotonic() + deadline_s)
+        job = _Job(model, image, time.monotonic() + min(deadline_s, patience_s))
         try:
             self._jobs.put_nowait(job)
         except queue.Full as error:

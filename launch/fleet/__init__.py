@@ -1,1 +1,1 @@
-"""Real nodes, as training sees them. `adapter` alone joins hl_jax and edge_cloud."""
+"""Real nodes, as training sees them. `adapter` and `standing` alone join hl_jax and edge_cloud."""

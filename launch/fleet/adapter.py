@@ -13,7 +13,7 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 import jax
 import numpy as np
@@ -78,7 +78,13 @@ def fleet_of(scenario: Scenario, inventory: Inventory) -> Inventory:
     if emulation is not None:
         cpu_ms = {name: value for name, value in emulation.cpu_ms.items() if name in models}
         emulation = dataclasses.replace(emulation, cpu_ms=cpu_ms)
-    return dataclasses.replace(inventory, models=models, nodes=(*devices, edge, cloud), emulation=emulation)
+    waiting = inventory.waiting
+    if scenario.traffic is not None:
+        waiting = scenario.traffic.waiting
+        if not waiting:
+            raise InputError("waiting: expected at least 1 place to wait at a real node, found 0 (no limit)")
+    nodes = (*devices, edge, cloud)
+    return dataclasses.replace(inventory, models=models, nodes=nodes, emulation=emulation, waiting=waiting)
 
 
 def check_same(scenario: Scenario, inventory: Inventory) -> None:
@@ -93,6 +99,8 @@ def check_same(scenario: Scenario, inventory: Inventory) -> None:
         ("devices", list(names), [device.name for device in inventory.devices]),
         ("models", list(scenario.pool.names), list(inventory.models)),
     ]
+    if scenario.traffic is not None:
+        compared.append(("places to wait at a node", [scenario.traffic.waiting], [inventory.waiting]))
     if inventory.emulation is not None:
         nodes = [*inventory.devices, inventory.edge, inventory.cloud]
         tiers = [scenario.edge, scenario.cloud]
@@ -121,12 +129,17 @@ class TestbedEnv:
       folder: of a local testbed's logs, certificates and ports; None: a temporary one.
       record: file to which every step is added as one line of JSON; None: none.
 
+    Raises:
+      InputError: if the inventory doesn't fit the scenario, or that has traffic.
+
     Attributes:
       note: what goes into the record with every step.
       steps: how many are in the record, or were taken since the start if there is none.
       testbed: the processes of a local fleet, once started.
       fleet: the running fleet, once started: for orders (background load, links, faults).
     """
+
+    takes_traffic = False  # whether devices make their own requests
 
     __test__ = False  # not a test, whatever pytest makes of its name
 
@@ -140,6 +153,10 @@ class TestbedEnv:
         folder: pathlib.Path | None = None,
         record: pathlib.Path | None = None,
     ) -> None:
+        if scenario.traffic is not None and not self.takes_traffic:
+            raise InputError(
+                f"scenario {scenario.name}: expected one without traffic, since devices ask together here, found some"
+            )
         self.scenario = scenario
         local = starts_here(inventory) if local is None else local
         self.inventory = fleet_of(scenario, inventory) if local else inventory
@@ -150,7 +167,7 @@ class TestbedEnv:
         self.deadline_s = self.inventory.deadline_ms / 1000.0
         self.testbed: Testbed | None = None
         self.fleet: Fleet | None = None
-        self._local, self._folder, self._record_path = local, folder, record
+        self.starts_here, self._folder, self._record_path = local, folder, record
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._record: TextIO | None = None
         self._obs = np.zeros(3 * scenario.users + 6, np.int32)
@@ -166,7 +183,7 @@ class TestbedEnv:
         """
         try:
             self._open_record()
-            if self._local:
+            if self.starts_here:
                 folder = self._folder
                 if folder is None:
                     self._temporary = tempfile.TemporaryDirectory(prefix="hl-jax-testbed-")
@@ -185,6 +202,8 @@ class TestbedEnv:
                 raise InputError(error.detail) from error
             except (TimeoutError, CallError) as error:
                 raise RunError(str(error)) from error
+            if not self.starts_here:
+                self.fleet.quieten()  # of what an operator before may have left going
         except BaseException:
             self.close()
             raise
@@ -214,23 +233,33 @@ class TestbedEnv:
           ValueError: if the action isn't one.
           RunError: if another operator has taken the fleet.
         """
+        fleet, joint = self._started_fleet(), self._joint(action)
+        try:
+            outcomes = fleet.step(joint.tolist(), self.deadline_s)
+        except Occupied as error:
+            raise RunError(error.detail) from error
+        stale = not self._observe(STATE_S)
+        info = self._info(joint, outcomes) | {"stale": np.bool_(stale)}
+        self._write(joint, float(info["cost_ms"]), {"outcomes": [dataclasses.asdict(outcome) for outcome in outcomes]})
+        return self._obs.copy(), -info["cost_ms"], np.bool_(False), np.bool_(False), info
+
+    def _started_fleet(self) -> Fleet:
+        if self.fleet is None:
+            raise RuntimeError("step: expected start before, found the fleet not started")
+        return self.fleet
+
+    def _joint(self, action: Sequence[int] | np.ndarray) -> np.ndarray:
+        """A joint action as [N] int32.
+
+        Raises:
+          ValueError: if it isn't one.
+        """
         joint, choices = np.asarray(action), self.scenario.choices
         fine = joint.shape == (self.scenario.users,) and np.issubdtype(joint.dtype, np.integer)
         if not fine or not ((joint >= 0) & (joint < choices)).all():
             expected = f"{self.scenario.users} integers in 0..{choices - 1}"
             raise ValueError(f"action: expected {expected}, found {action!r}")
-        if self.fleet is None:
-            raise RuntimeError("step: expected start before, found the fleet not started")
-        joint = joint.astype(np.int32)
-        try:
-            outcomes = self.fleet.step(joint.tolist(), self.deadline_s)
-        except Occupied as error:
-            raise RunError(error.detail) from error
-        stale = not self._observe(STATE_S)
-        info = self._info(joint, outcomes) | {"stale": np.bool_(stale)}
-        self._write(joint, outcomes, float(info["cost_ms"]))
-        self.steps += 1
-        return self._obs.copy(), -info["cost_ms"], np.bool_(False), np.bool_(False), info
+        return joint.astype(np.int32)
 
     def profile(self, action: Sequence[int] | np.ndarray, times: int) -> np.ndarray:
         """Measures one joint action again and again. Returns response times [times, N], ms; NaN where lost."""
@@ -275,15 +304,16 @@ class TestbedEnv:
         self._obs = levels
         return True
 
-    def _write(self, joint: np.ndarray, outcomes: Sequence[Outcome], cost_ms: float) -> None:
+    def _write(self, joint: np.ndarray, cost_ms: float, seen: dict[str, object]) -> None:
+        self.steps += 1
         if self._record is None:
             return
         entry = self.note | {
-            "step": self.steps,
+            "step": self.steps - 1,
             "time": round(time.time(), 3),
             "action": joint.tolist(),
             "cost_ms": round(cost_ms, 3),
-            "outcomes": [dataclasses.asdict(outcome) for outcome in outcomes],
+            **seen,
         }
         self._record.write(json.dumps(entry) + "\n")
         self._record.flush()
@@ -319,7 +349,7 @@ class TestbedEnv:
             self._temporary.cleanup()
         self.fleet = self.testbed = self._record = self._temporary = None
 
-    def __enter__(self) -> TestbedEnv:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

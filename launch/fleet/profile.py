@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +37,8 @@ def planned_actions(users: int, models: int) -> list[tuple[int, ...]]:
     return local + tiers
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """One line of how measuring goes."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -48,20 +49,15 @@ def measure(scenario: Scenario, inventory: Inventory, repeats: int) -> list[Obse
       InputError: if the inventory doesn't fit the scenario.
       RunError: if a node doesn't start.
     """
+    scenario, emulated = unweakened(scenario, inventory)
     users, models = scenario.users, len(scenario.pool.names)
     weak = tuple(device.link == "weak" for device in scenario.devices)
     observations = []
-    emulated = starts_here(inventory) and inventory.emulation is not None and inventory.emulation.control != ""
-    if emulated:
-        # What links cost when they are weak is measured by itself, below.
-        regular = tuple(dataclasses.replace(device, link="regular") for device in scenario.devices)
-        nodes = {name: dataclasses.replace(getattr(scenario, name), link="regular") for name in ("edge", "cloud")}
-        scenario, weak = dataclasses.replace(scenario, devices=regular, **nodes), (False,) * users
     with TestbedEnv(scenario, inventory, simulator.make_params(scenario)) as env:
         env.profile((models - 1,) * users, 2)  # the first steps open connections
         for action in planned_actions(users, models):
             times = env.profile(action, repeats)
-            _say(f"{' '.join(map(str, action))}: {np.nanmean(times):.1f} ms")
+            say(f"{' '.join(map(str, action))}: {np.nanmean(times):.1f} ms")
             seen = Observation(action, times, weak, scenario.edge.link == "weak", scenario.cloud.link == "weak")
             observations.append(seen)
     if emulated:
@@ -69,29 +65,49 @@ def measure(scenario: Scenario, inventory: Inventory, repeats: int) -> list[Obse
     return observations
 
 
-def _measure_weak(scenario: Scenario, inventory: Inventory, repeats: int) -> list[Observation]:
-    """The same fleet with a relay on every link: the devices' weak, then the edge's.
+def unweakened(scenario: Scenario, inventory: Inventory) -> tuple[Scenario, bool]:
+    """The scenario to measure, and whether links are emulated here.
+
+    Where they are, they are regular in it: what weak ones cost is measured by itself.
+    """
+    if not (starts_here(inventory) and inventory.emulation is not None and inventory.emulation.control):
+        return scenario, False
+    regular = tuple(dataclasses.replace(device, link="regular") for device in scenario.devices)
+    nodes = {name: dataclasses.replace(getattr(scenario, name), link="regular") for name in ("edge", "cloud")}
+    return dataclasses.replace(scenario, devices=regular, **nodes), True
+
+
+def weakened(env: TestbedEnv) -> Iterator[str]:
+    """Makes the devices' links weak, then the edge's; says which are. All are to have relays (`with_faults`).
 
     Not the cloud's: the timing model has nothing for what a weak cloud costs tasks that stay below it.
     """
+    inventory, fleet = env.inventory, env.fleet
     assert inventory.emulation is not None
-    users, models, delay = scenario.users, len(scenario.pool.names), inventory.emulation.weak_link_ms
-    relayed = with_faults(inventory)
-    names = [device.name for device in scenario.devices]
-    edge = inventory.edge.name
+    assert fleet is not None
+    delay = inventory.emulation.weak_link_ms
+    for place in ("device", "edge"):
+        for device in inventory.devices:
+            fleet.set_link(device.name, delay if place == "device" else 0.0, delay if place == "edge" else 0.0)
+        fleet.set_link(inventory.edge.name, delay if place == "edge" else 0.0)
+        yield place
+
+
+def weak_actions(users: int, models: int) -> list[tuple[int, ...]]:
+    """Joint actions that tell what weak links cost. Local tasks are most of what a fleet does, so most of these."""
+    return [(choice,) + (models - 1,) * (users - 1) for choice in (models - 1, 0, 1, *node_choices(models))]
+
+
+def _measure_weak(scenario: Scenario, inventory: Inventory, repeats: int) -> list[Observation]:
+    """The same fleet with a relay on every link: the devices' weak, then the edge's."""
+    users, models = scenario.users, len(scenario.pool.names)
     observations = []
-    with TestbedEnv(scenario, relayed, simulator.make_params(scenario)) as env:
-        assert env.fleet is not None
+    with TestbedEnv(scenario, with_faults(inventory), simulator.make_params(scenario)) as env:
         env.profile((models - 1,) * users, 2)
-        for place in ("device", "edge"):
-            for name in names:
-                env.fleet.set_link(name, delay if place == "device" else 0.0, delay if place == "edge" else 0.0)
-            env.fleet.set_link(edge, delay if place == "edge" else 0.0)
-            # Local tasks are most of what a fleet does, so most of what is measured.
-            for choice in (models - 1, 0, 1, *node_choices(models)):
-                action = (choice,) + (models - 1,) * (users - 1)
+        for place in weakened(env):
+            for action in weak_actions(users, models):
                 times = env.profile(action, repeats)
-                _say(f"weak {place}, {' '.join(map(str, action))}: {np.nanmean(times):.1f} ms")
+                say(f"weak {place}, {' '.join(map(str, action))}: {np.nanmean(times):.1f} ms")
                 weak = (place == "device",) * users
                 observations.append(Observation(action, times, weak, place == "edge"))
     return observations
@@ -122,7 +138,7 @@ def held_out(
             times = env.profile(action, repeats)
             times = times[np.isfinite(times).all(axis=1)]
             if not len(times):  # the mean of those who answered would be another fleet's
-                _say(f"{' '.join(map(str, action))}: in every step a request was lost; left out")
+                say(f"{' '.join(map(str, action))}: in every step a request was lost; left out")
                 continue
             predicted = float(np.mean(simulator.response_ms(params, params.start, jnp.array(action, jnp.int32))))
             errors.append(100.0 * (predicted / float(times.mean()) - 1.0))

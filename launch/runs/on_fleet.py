@@ -24,12 +24,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax import health, simulator, training
+from hl_jax import evaluation, health, objective, training
 from hl_jax.agents.stepped import Stepped, host_world
 from hl_jax.agents.world import AgentState
-from hl_jax.optimum import oracle
+from hl_jax.environments import Params, mean_accuracy
+from hl_jax.scenario import Scenario
+from hl_jax.traffic.environment import TrafficParams
 from launch.fleet.adapter import TestbedEnv
-from launch.fleet.inventory import inventory_from
+from launch.fleet.inventory import Inventory, inventory_from
+from launch.fleet.standing import StandingEnv
 from launch.host.errors import InputError, RunError
 from launch.host.progress import Progress
 from launch.host.text import fixed
@@ -37,7 +40,7 @@ from launch.inputs.agents import make_agent
 from launch.inputs.settings import Settings
 from launch.runs import learned
 from launch.runs.folder import RunFolder
-from launch.runs.history import Measured, Oracle, Row, Show, Worth, row
+from launch.runs.history import Measured, Oracle, Row, Show, Worth, judged, row
 from launch.runs.learned import Seed
 from launch.runs.summary import Failure, failure
 
@@ -59,6 +62,13 @@ def _terminated_like_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def fleet_env(scenario: Scenario, inventory: Inventory, params: Params, folder: RunFolder) -> TestbedEnv:
+    """The fleet as an environment: lock-step, or with devices' own traffic."""
+    if isinstance(params, TrafficParams):
+        return StandingEnv(scenario, inventory, params, folder=folder.testbed, record=folder.steps)
+    return TestbedEnv(scenario, inventory, params, folder=folder.testbed, record=folder.steps)
+
+
 class RealRun:
     """All seeds of a run on a fleet of real nodes."""
 
@@ -67,23 +77,24 @@ class RealRun:
         self.settings, self.folder, self.real = settings, folder, settings.real
         scenario = settings.scenario
         self.agent = make_agent(settings.agent, settings.config, scenario)
-        self.params = training.params_for(self.agent, scenario)
+        try:
+            self.params = training.params_for(self.agent, scenario)
+        except ValueError as error:
+            raise InputError(f"--scenario: {error}") from error
         self._host = Stepped(self.agent)
         self._decide = jax.jit(self.agent.decide)
-        self.env = TestbedEnv(
-            scenario,
-            inventory_from(self.real.inventory),
-            self.params,
-            folder=folder.testbed,
-            record=folder.steps,
-        )
+        self.env = fleet_env(scenario, inventory_from(self.real.inventory), self.params, folder)
         self.oracle: Oracle | None = None
+        self._starts = evaluation.judged_states(self.params)  # one: conditions of real nodes are what they are
         if self.real.twin:
             try:
-                self.oracle = Oracle(optima=(oracle.optimum(self.params),))
+                self.oracle = Oracle(optima=evaluation.optima(self.params, self._starts))
             except ValueError as error:
                 raise InputError(f"--calibration: {error}") from error
         self._check = jax.jit(health.check)
+        self._evaluate = jax.jit(
+            lambda params, starts, decision: evaluation.evaluate(lambda _: decision, params, starts)
+        )
         self.failures: dict[int, Failure] = {}
         self._donors = self._read_donors() if self.real.init_from else []
 
@@ -96,6 +107,9 @@ class RealRun:
             raise InputError(f"--init_from: expected {expected}, found other ones of {theirs.agent} in {folder}")
         if other := self.settings.scenario.unlike(theirs.scenario):
             raise InputError(f"--init_from: {other} in {folder} (this run's are expected)")
+        if (theirs.scenario.traffic is None) != (self.settings.scenario.traffic is None):
+            kinds = ("with", "without") if self.settings.scenario.traffic else ("without", "with")
+            raise InputError(f"--init_from: expected a run {kinds[0]} traffic, found one {kinds[1]} in {folder}")
         if folder.summary() is None:
             raise InputError(f"--init_from: expected a finished run, found one without summary.json in {folder}")
         agents = learned.read(theirs, folder)
@@ -177,13 +191,13 @@ class RealRun:
             if not (np.isfinite(times) & (times > 0.0)).all():
                 where = f"seed {seed.number}, epoch {seed.epoch + 1}, step {int(env) + 1}"
                 raise RunError(f"response times: expected finite ones above 0 ms, found {times.tolist()} in {where}")
-            lost += int(info["lost"].sum())
+            lost += int(info.get("lost_requests", info["lost"].sum()))
             decision = " ".join(map(str, joint))
             times_seen, sum_ms = seed.seen.get(decision, (0, 0.0))
             seed.seen[decision] = (times_seen + 1, sum_ms + float(info["art_ms"]))
             progress.advance(0, f"seed {seed.number}, step {int(env) + 1}, ART {float(info['art_ms']):.1f} ms")
-            names = ("cost_ms", "art_ms", "feasible", "response_ms", "lost", "gone")
-            return env + 1, jnp.asarray(obs), {name: jnp.asarray(info[name]) for name in names}
+            arrays = {name: jnp.asarray(value) for name, value in info.items() if name != "reasons"}
+            return env + 1, jnp.asarray(obs), arrays
 
         world = host_world(step)
         before = seed.run
@@ -197,6 +211,8 @@ class RealRun:
         seed.run, seed.epoch = after, seed.epoch + 1
         wall = time.monotonic() - started
         extra = {name: float(value) for name, value in learning.items()} | {"lost_requests": lost, "wall_s": wall}
+        if self.settings.scenario.traffic is not None:
+            extra["requests"] = float(after.totals.requests)
         seed.rows.append(self._row(seed, extra, wall - inside))
         self._save(seed)
         progress.advance(1, self._numbers(seed.rows[-1]))
@@ -213,15 +229,14 @@ class RealRun:
         joint = np.asarray(decision).tolist()
         count, sum_ms = seed.seen.get(" ".join(map(str, joint)), (0, 0.0))
         art, regret = sum_ms / count if count else None, None
+        accuracy = mean_accuracy(self.params, decision)
         if self.oracle is not None:
-            response = simulator.response_ms(self.params, self.params.start, decision)
-            art = float(jnp.mean(response))
-            cost = float(simulator.cost_ms(self.params, decision, response))
-            regret = 100.0 * (cost / self.oracle.art_ms - 1.0)
+            found = judged(jax.device_get(self._evaluate(self.params, self._starts, decision)), self.oracle)
+            art, regret = found.art_ms, found.regret_percent
         return Worth(
             art_ms=art,
-            accuracy=float(simulator.mean_accuracy(self.params, decision)),
-            feasible=bool(simulator.meets_constraint(self.params, decision)),
+            accuracy=float(accuracy),
+            feasible=bool(objective.meets(accuracy, self.settings.scenario.constraint)),
             regret_percent=regret,
             decision=tuple(joint),
         )
@@ -244,7 +259,7 @@ class RealRun:
             seen, _, _, _, info = self.env.step(joint)
             obs = jnp.asarray(seen)
             arts.append(float(info["art_ms"]))
-            lost += int(info["lost"].sum())
+            lost += int(info.get("lost_requests", info["lost"].sum()))
             decisions[tuple(joint.tolist())] += 1
         labels, common = self.settings.scenario.choice_labels(), decisions.most_common(1)[0][0]
         last = seed.rows[-1]
@@ -258,7 +273,7 @@ class RealRun:
             wall_s=sum(row.learning["wall_s"] for row in seed.rows),
             interactions=self._interactions(seed.number),
         )
-        accuracy = float(simulator.mean_accuracy(self.params, jnp.array(common)))
+        accuracy = float(mean_accuracy(self.params, jnp.array(common)))
         seed.rows[-1] = dataclasses.replace(last, decision=tuple(common), accuracy=accuracy, measured=measured)
         self._save(seed)
 

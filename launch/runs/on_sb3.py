@@ -25,6 +25,7 @@ import numpy as np
 
 from hl_jax import evaluation, gymnasium_env, simulator
 from hl_jax.agents.world import Totals
+from hl_jax.environments import Params, make_params
 from hl_jax.objective import sufficient_penalty
 from launch.host import files
 from launch.host.errors import InputError
@@ -45,7 +46,9 @@ class Step(NamedTuple):
     cost: float
     art: float
     feasible: bool
-    slowest: float  # device's response time
+    elapsed: float  # the slowest device's response time, or control periods
+    requests: int
+    untold: int  # that the simulation had no room for
 
 
 def check(chosen: Settings) -> None:
@@ -101,9 +104,9 @@ def _model(chosen: Settings, seed: int) -> Any:
     return model
 
 
-def _params(chosen: Settings) -> simulator.EnvParams:
+def _params(chosen: Settings) -> Params:
     """The scenario's arrays, with the penalty of the constants that are `dqn`'s."""
-    return simulator.make_params(chosen.scenario, sufficient_penalty(chosen.scenario, chosen.config.penalty_factor))
+    return make_params(chosen.scenario, sufficient_penalty(chosen.scenario, chosen.config.penalty_factor))
 
 
 def _evaluator(chosen: Settings, decide: Callable[[np.ndarray], int]) -> Callable[[], evaluation.Evaluation]:
@@ -149,7 +152,14 @@ def learn(chosen: Settings, seed: int, tell: Callable[[str], None]) -> list[Row]
 
         def _on_step(self) -> bool:
             self.taken += [
-                Step(info["cost_ms"], info["art_ms"], info["feasible"], max(info["response_ms"]))
+                Step(
+                    info["cost_ms"],
+                    info["art_ms"],
+                    info["feasible"],
+                    info.get("elapsed_ms", max(info["response_ms"])),
+                    info.get("requests", len(info["response_ms"])),
+                    info.get("untold", 0),
+                )
                 for info in self.locals["infos"]
             ]
             if len(self.taken) == size:
@@ -162,13 +172,16 @@ def learn(chosen: Settings, seed: int, tell: Callable[[str], None]) -> list[Row]
             totals = Totals(
                 steps=jnp.int32(size),
                 invalid=jnp.int32(0),
+                requests=jnp.int32(sum(step.requests for step in self.taken)),
+                untold=jnp.int32(sum(step.untold for step in self.taken)),
                 cost_ms=jnp.float32(np.mean([step.cost for step in self.taken])),
                 art_ms=jnp.float32(np.mean([step.art for step in self.taken])),
                 infeasible=jnp.float32(np.mean([not step.feasible for step in self.taken])),
-                elapsed_ms=jnp.float32(np.mean([step.slowest for step in self.taken])),
+                elapsed_ms=jnp.float32(np.mean([step.elapsed for step in self.taken])),
             )
             seen, spent = judged(jax.device_get(judge()), truth), time.perf_counter() - self.since
-            return row(seed, len(rows) + 1, (self.num_timesteps, 0), totals, seen, {}, spent)
+            counted = {"requests": float(totals.requests)} if chosen.scenario.traffic else {}
+            return row(seed, len(rows) + 1, (self.num_timesteps, 0), totals, seen, counted, spent)
 
     model.learn(size * chosen.config.epochs, callback=Recorder())
     return rows

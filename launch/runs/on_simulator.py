@@ -19,7 +19,7 @@ import numpy as np
 
 from hl_jax import evaluation, training
 from hl_jax.agents.world import Agent, AgentState, Run
-from hl_jax.simulator import EnvParams, EnvState
+from hl_jax.environments import Params, State
 from launch.host.errors import InputError
 from launch.host.progress import Progress
 from launch.host.records import as_data, from_data
@@ -62,7 +62,7 @@ class _Notes:
     failures: dict[int, Failure]
 
 
-def solve(params: EnvParams, starts: EnvState) -> Oracle:
+def solve(params: Params, starts: State) -> Oracle:
     """The true optimum in each of these states.
 
     Raises:
@@ -74,7 +74,7 @@ def solve(params: EnvParams, starts: EnvState) -> Oracle:
         raise InputError(f"--scenario: {error}") from error
 
 
-def load_groups(agent: Agent, params: EnvParams, settings: Settings, folder: RunFolder) -> list[Group]:
+def load_groups(agent: Agent, params: Params, settings: Settings, folder: RunFolder) -> list[Group]:
     """A run's groups, each at its last checkpoint if it has one.
 
     Raises:
@@ -105,7 +105,10 @@ class Simulation:
         self.settings, self.folder = settings, folder
         self.checkpoint_epochs = checkpoint_epochs
         self.agent = make_agent(settings.agent, settings.config, settings.scenario)
-        self.params = training.params_for(self.agent, settings.scenario)
+        try:
+            self.params = training.params_for(self.agent, settings.scenario)
+        except ValueError as error:
+            raise InputError(f"--scenario: {error}") from error
         self.starts = evaluation.judged_states(self.params)
         self.oracle = solve(self.params, self.starts)
         self._epoch = training.programs(self.agent)[1]

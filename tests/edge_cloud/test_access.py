@@ -42,6 +42,8 @@ def requests():
         about.setdefault("Decide", []).append(pb.DecideRequest(step=1, device=device))
         about.setdefault("Classify", []).append(pb.ClassifyRequest(step=1, device=device, where="edge"))
         about.setdefault("Tell", []).append(pb.Report(step=1, device=device))
+        about.setdefault("GetLease", []).append(pb.LeaseRequest(device=device))
+        about.setdefault("TellRequests", []).append(pb.RequestsReport(device=device))
         for told in ((device,), ("edge",), ("S1", "edge"), ("S1", "S2")):
             about["Tell"].append(pb.Report(step=1, device=device, statuses=statuses(*told)))
     for told in ((), *((name,) for name in (*NODES, "other")), ("S1", "edge"), ("S1", "S2"), ("S2", "cloud")):
@@ -58,6 +60,9 @@ def may(method, at, caller, request):
         "SetOperator": ("cloud",),
         "SetPlan": ("cloud",),
         "GetState": ("cloud",),
+        "SetStanding": ("cloud",),
+        "CollectRequests": ("cloud",),
+        "SetTraffic": ("S1", "S2"),
         "SetBackground": ("S1", "S2", "edge", "cloud"),
         "SetFault": ("S1", "S2", "edge", "cloud"),
         "SetLink": ("links",),
@@ -65,6 +70,8 @@ def may(method, at, caller, request):
     if method in operators:
         return caller == "operator" and at in operators[method]
     if (at, caller) not in {("edge", "S1"), ("edge", "S2"), ("cloud", "edge")}:
+        return False
+    if (method, at) in {("GetStanding", "edge"), ("GetLease", "cloud")}:
         return False
     devices = {caller} if at == "edge" else {"S1", "S2"}
     nodes = devices if at == "edge" else {"S1", "S2", "edge"}
@@ -119,7 +126,8 @@ def test_a_request_that_names_somebody_is_about_somebody():
         texts = {field.name for field in request.DESCRIPTOR.fields if field.type in (field.TYPE_STRING,)}
         assert texts <= harmless | {"device"}, method
         nested = {field.message_type.name for field in request.DESCRIPTOR.fields if field.message_type}
-        assert nested <= {"Status"}, method
+        # What an operator has of devices, and requests of whoever the report names.
+        assert nested <= {"Status", "ReportMark", "Done"}, method
     assert subjects(pb.Report(device="S1", statuses=statuses("edge"))) == ({"S1"}, {"edge"})
 
 

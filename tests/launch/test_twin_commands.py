@@ -27,7 +27,7 @@ class Played:
         nodes = {name: dataclasses.replace(getattr(scenario, name), contention="queue") for name in ("edge", "cloud")}
         played = dataclasses.replace(scenario, timing=SCENARIO.timing, **nodes)  # whatever its twin believes
         self.params = simulator.make_params(played)
-        self.conditions, self.fleet = self.params.start, self
+        self.conditions, self.fleet, self.inventory = self.params.start, self, inventory
         self.names = [device.name for device in scenario.devices]
 
     def __enter__(self):
