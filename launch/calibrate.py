@@ -2,6 +2,7 @@
 
 `--source=paper` depends on the files under `--data` alone: fitting again gives the same bytes. `--source=testbed`
 measures a fleet of real nodes; its file is the fleet's digital twin, for `--calibration` of the other entry points.
+Under a scenario with traffic the fleet is measured while its devices make their own requests.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import datetime
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -23,6 +24,9 @@ from launch.host import errors, files
 from launch.host.errors import InputError, RunError
 from launch.host.files import located
 from launch.inputs import scenario_files
+
+if TYPE_CHECKING:
+    from launch.fleet.inventory import Inventory
 
 _SOURCE = flags.DEFINE_enum(
     "source", "paper", ["paper", "testbed"], "What to fit the times to: the paper's Table V, or a fleet of real nodes."
@@ -36,7 +40,9 @@ _INVENTORY = flags.DEFINE_string(
 _SCENARIO = flags.DEFINE_string(
     "scenario", "data/scenarios/expA.toml", "With --source=testbed, devices, links and cores; its Busy factors stay."
 )
-_REPEATS = flags.DEFINE_integer("repeats", 6, "Steps of each joint action that is measured.", lower_bound=2)
+_REPEATS = flags.DEFINE_integer(
+    "repeats", 6, "Steps (control periods) of each joint action that is measured.", lower_bound=2
+)
 _CHECK = flags.DEFINE_integer(
     "check", 0, "Random joint actions to predict and then measure, which nothing is fitted to.", lower_bound=0
 )
@@ -228,18 +234,22 @@ def _from_testbed(out: pathlib.Path) -> None:
     """Measures a fleet, fits, writes the file, and says how well its twin predicts."""
     try:
         # Only there are the packages of requirements-testbed.txt needed.
-        from launch.fleet import profile
+        from launch.fleet import profile, standing_profile
         from launch.fleet.inventory import read_inventory
     except ImportError as error:
         expected = "the packages of requirements-testbed.txt"
         raise InputError(f"--source=testbed: expected {expected}, found {error}") from error
     fleet, inventory = scenario_files.load_scenario(_SCENARIO.value), read_inventory(_INVENTORY.value)
-    observations = profile.measure(fleet, inventory, _REPEATS.value)
-    made = profile.fitted(fleet, observations)
+    if fleet.traffic is None:
+        observations = profile.measure(fleet, inventory, _REPEATS.value)
+        made = profile.fitted(fleet, observations)
+    else:
+        measured = standing_profile.measure(fleet, inventory, _REPEATS.value)
+        observations, made = list(measured.observations), standing_profile.fitted(fleet, measured)
     times = dataclasses.asdict(made.timing)
     times["local_ms"] = dict(zip(fleet.pool.names, made.timing.local_ms, strict=True))
-    measured = dict(made.timing.speeds)
-    times["speeds"] = {device.name: measured.get(device.name) for device in fleet.devices}
+    speeds = dict(made.timing.speeds)
+    times["speeds"] = {device.name: speeds.get(device.name) for device in fleet.devices}
     unmeasured = times.pop("unmeasured")
     times |= dict.fromkeys(unmeasured)
     status = dict.fromkeys(times, "measured") | dict.fromkeys(("busy_cpu_factor", "busy_memory_factor"), "assumed")
@@ -270,11 +280,21 @@ def _from_testbed(out: pathlib.Path) -> None:
             raise InputError(
                 f"--check: expected a fleet of which all that matters was measured, found {', '.join(missing)}"
             )
+        document["fit"] |= _held_out(there, inventory)
+        files.write_json(out, document, indent=2)
+
+
+def _held_out(there: scenario.Scenario, inventory: Inventory) -> dict[str, object]:
+    """How well a twin predicts what nothing was fitted to, for its file; and says so."""
+    from launch.fleet import profile, standing_profile
+
+    nothing = "--check: expected steps without a lost request, found none"
+    if there.traffic is None:
         errors, seen = profile.held_out(there, inventory, _CHECK.value, _REPEATS.value)
         if not errors:
-            raise RunError("--check: expected steps without a lost request, found none")
-        document["fit"]["held_out_art_error_percent"] = profile.summary_of(errors)
-        document["fit"]["held_out"] = [
+            raise RunError(nothing)
+        print(f"error of ART over {len(errors)} held-out joint actions: {profile.summary_of(errors)} %")
+        rows = [
             {
                 "action": list(one.action),
                 "art_ms": round(float(one.response_ms.mean()), 2),
@@ -282,8 +302,20 @@ def _from_testbed(out: pathlib.Path) -> None:
             }
             for error, one in zip(errors, seen, strict=True)
         ]
-        files.write_json(out, document, indent=2)
-        print(f"error of ART over {_CHECK.value} held-out joint actions: {profile.summary_of(errors)} %")
+        return {"held_out_art_error_percent": profile.summary_of(errors), "held_out": rows}
+    compared = standing_profile.held_out(there, inventory, _CHECK.value, _REPEATS.value)
+    if not compared:
+        raise RunError(nothing)
+    mean = profile.summary_of([one.mean_error_percent for one in compared])
+    p95 = profile.summary_of([one.p95_error_percent for one in compared])
+    print(
+        f"error of the mean over {len(compared)} held-out standing decisions: {mean} %; of the 95 % quantile: {p95} %"
+    )
+    return {
+        "held_out_mean_error_percent": mean,
+        "held_out_p95_error_percent": p95,
+        "held_out": [dataclasses.asdict(one) for one in compared],
+    }
 
 
 def main() -> None:

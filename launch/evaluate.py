@@ -21,8 +21,8 @@ from absl import flags
 
 from hl_jax import evaluation, training
 from hl_jax.agents.world import Agent, AgentState
+from hl_jax.environments import Params, State
 from hl_jax.objective import constraint_label, constraint_value
-from hl_jax.simulator import EnvParams, EnvState
 from launch.host import errors
 from launch.host.errors import InputError
 from launch.host.runtime import use_compilation_cache
@@ -73,7 +73,11 @@ def _asked(trained: Settings, constraint: str) -> Settings:
       InputError: if the other scenario has other devices or models, or the constraint can't be met.
     """
     scenario = trained.scenario
-    if FLAGS.scenario is not None:
+    if FLAGS.scenario is None:
+        for name in ("traffic", "interval_ms", "period_ms", "deadline_ms", "objective"):
+            if FLAGS[name].value is not None:
+                raise InputError(f"--{name}: expected with --scenario, since a run's own stays as it is, found without")
+    else:
         other = scenario_file()
         try:
             other = other.with_users(scenario.users)
@@ -93,7 +97,7 @@ def _asked(trained: Settings, constraint: str) -> Settings:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _evaluate(agent: Agent, state: AgentState, params: EnvParams, starts: EnvState) -> evaluation.Evaluation:
+def _evaluate(agent: Agent, state: AgentState, params: Params, starts: State) -> evaluation.Evaluation:
     """Evaluates what one seed has learned. One program serves every seed and constraint."""
     return evaluation.evaluate(lambda obs: agent.decide(state, obs), params, starts)
 

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from launch.beyond import changing, endurance, learning, searching
+from launch.beyond import changing, endurance, learning, searching, traffic
 from launch.beyond.kept import Kept
 from launch.beyond.lines import (
     BruteLine,
@@ -18,7 +18,10 @@ from launch.beyond.lines import (
     EnduranceLine,
     JudgedLine,
     Line,
+    LockstepLine,
     MilpLine,
+    MissesLine,
+    StandingLine,
     StepsLine,
     SweepLine,
     TimeLine,
@@ -260,6 +263,50 @@ _add(
         changing.changing,
         changing.met,
         changing.result,
+    ),
+)
+_add(
+    "lockstep",
+    Row(
+        "what the lock-step optimum costs as a standing decision where devices ask at their own times, A to D",
+        "reported",
+        LockstepLine,
+        traffic.lockstep,
+        lambda lines: bool(lines),
+        traffic.lockstep_result,
+    ),
+)
+_add(
+    "standing",
+    Row(
+        "control periods to within 2 % of the racing oracle for good, A to D at Max, 89 and 85 %, periodic and Poisson",
+        "median ≤ 15 in every case, every seed within 40; none more than 50 % over after the fifth",
+        StandingLine,
+        traffic.learned,
+        traffic.learned_met,
+        traffic.standing_result,
+    ),
+)
+_add(
+    "busier",
+    Row(
+        "the load doubles, or all links fall to a tenth: control periods to within 5 % again",
+        "≤ 6 in every run",
+        StandingLine,
+        traffic.changes,
+        traffic.changes_met,
+        traffic.standing_result,
+    ),
+)
+_add(
+    "deadline",
+    Row(
+        "20 devices of unequal speed, deadline of 150 ms, Poisson: requests that are late",
+        "≤ 1.2 times the oracle's",
+        MissesLine,
+        traffic.deadline,
+        traffic.deadline_met,
+        traffic.deadline_result,
     ),
 )
 _add(

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hl_jax import evaluation, training
+from hl_jax import evaluation
 from hl_jax.agents.world import Agent, Run
-from hl_jax.objective import CONSTRAINTS
+from hl_jax.objective import CONSTRAINTS, sufficient_penalty
 from hl_jax.optimum import oracle
 from hl_jax.scenario import Scenario
-from hl_jax.simulator import EnvParams
+from hl_jax.simulator import EnvParams, make_params
 from launch.beyond.kept import Kept
 from launch.beyond.learning import EXPERIMENTS
 from launch.beyond.lines import EnduranceLine
@@ -92,7 +92,7 @@ def measure(course: Course) -> list[EnduranceLine]:
     asked, agent = course.scenario, agent_for(course.scenario.users)
     states = STATES if asked.dynamics else 1
     params = stack([asked] * course.seeds)
-    optima = _optima(asked, training.params_for(agent, asked), states)
+    optima = _optima(asked, make_params(asked, sufficient_penalty(asked, agent.penalty_factor)), states)
     runs = begin(agent, jnp.arange(course.seeds), params)
     regret, costs, wrong, seconds, after = [], [], [], [], None
     for done in range(0, course.steps, CHUNK):

@@ -124,6 +124,53 @@ class ChangingLine(Line):
 
 
 @dataclasses.dataclass(frozen=True)
+class LockstepLine(Line):
+    """The lock-step optimum as a standing decision, beside the best one."""
+
+    lockstep_ms: float
+    best_ms: float
+    more_percent: float  # mean over rollouts, and its 95 % interval
+    low_percent: float
+    high_percent: float
+    lockstep_p99_ms: float
+    best_p99_ms: float
+    lockstep: str
+    best: str
+    rivals: int  # decisions that aren't certainly worse than the best
+    behind_ms: float  # how much better one of them may be, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class StandingLine(Line):
+    """How soon an agent's standing decision is near the oracle's, for good."""
+
+    periods_to_within: Spread  # control periods
+    periods: tuple[int | None, ...]  # of each seed
+    worst_done_percent: float  # of all decisions taken after the first few periods, tries included, over the oracle's
+    mean_done_percent: float
+    oracle_ms: float
+
+    @property
+    def median(self) -> float:
+        """Infinite where most seeds never got there."""
+        return never(self.periods_to_within.median)
+
+    @property
+    def all_succeed(self) -> bool:
+        return self.periods_to_within.succeeded == self.periods_to_within.seeds
+
+
+@dataclasses.dataclass(frozen=True)
+class MissesLine(Line):
+    """Parts of the requests that were late."""
+
+    oracle_missed: float
+    median_missed: float  # over seeds
+    worst_missed: float
+    seeds: int
+
+
+@dataclasses.dataclass(frozen=True)
 class BruteLine(Line):
     """The search's K best against brute force's."""
 

@@ -17,11 +17,13 @@ from typing import Any
 from absl import flags
 
 from hl_jax.agents import registry
+from hl_jax.arrivals import OBJECTIVES, Arrivals, Traffic
+from hl_jax.checks import shown
 from hl_jax.objective import constraint_value
-from hl_jax.scenario import KNOBS, Scenario, shown
+from hl_jax.scenario import KNOBS, Scenario
 from launch.host import flagfiles
 from launch.host.errors import InputError
-from launch.inputs import agents, scenario_files
+from launch.inputs import agents, scenario_files, traffic_files
 from launch.inputs.settings import Settings
 
 FLAGS = flags.FLAGS
@@ -53,12 +55,20 @@ flags.DEFINE_integer(
     "lanes", 1, "Seeds in one compiled program (vmap). More suit a GPU; the last bits of results depend on it."
 )
 flags.DEFINE_integer("checkpoint_epochs", 10, "Epochs between checkpoints.")
+flags.DEFINE_enum(
+    "traffic", None, (traffic_files.TOGETHER, "periodic", "poisson"), "When devices ask, instead of the scenario's."
+)
+flags.DEFINE_float("interval_ms", None, "Mean time between a device's requests, ms, instead of the scenario's.")
+flags.DEFINE_float("period_ms", None, "Control period under traffic, ms: how long a joint decision stands.")
+flags.DEFINE_float("deadline_ms", None, "When an answer is late, ms, instead of the scenario's.")
+flags.DEFINE_enum("objective", None, OBJECTIVES, "Under traffic: what is to be least.")
 flags.DEFINE_float("noise", None, "Noise of the simulator instead of the scenario's (0.03 is 3 %).")
 
 
 # How --help groups them; the agents' constants are further flags of this module.
 FLAG_GROUPS = {
     "What is to be decided": ("scenario", "users", "constraint", "knobs", "calibration", "noise"),
+    "When requests come": ("traffic", "interval_ms", "period_ms", "deadline_ms", "objective"),
     "Who learns": ("agent", "seeds", "first_seed", "lanes"),
     "The run": ("run_dir", "resume", "threads", "checkpoint_epochs"),
 }
@@ -147,8 +157,40 @@ def own_flags() -> list[flags.Flag[object]]:
     return list(FLAGS.get_flags_for_module(__name__))
 
 
+def _with_traffic(scenario: Scenario) -> Scenario:
+    """The scenario with the traffic that the flags ask for.
+
+    Raises:
+      ValueError: if they don't fit one another, or the scenario.
+    """
+    given: dict[str, Any] = {name: FLAGS[name].value for name in ("period_ms", "deadline_ms", "objective")}
+    given = {name: value for name, value in given.items() if value is not None}
+    kind, interval = FLAGS.traffic, FLAGS.interval_ms
+    if kind is None and scenario.traffic is None and (given or interval is not None):
+        name = next(iter(given), "interval_ms")
+        raise ValueError(f"{name}: expected with --traffic or a scenario that has some, found without")
+    if kind == traffic_files.TOGETHER:
+        if given or interval is not None:
+            raise ValueError(f"traffic: expected nothing beside {kind}, found --{next(iter(given), 'interval_ms')}")
+        return dataclasses.replace(scenario, traffic=None)
+    traffic = scenario.traffic
+    if kind is not None:
+        # Of a scenario that has traffic each device asks as often as before.
+        before = [1000.0] * scenario.users if traffic is None else [1.0 / one.per_ms for one in traffic.arrivals]
+        each = tuple(Arrivals(kind=kind, interval_ms=one if interval is None else interval) for one in before)
+        traffic = Traffic(arrivals=each, **given) if traffic is None else dataclasses.replace(traffic, arrivals=each)
+    elif interval is not None and traffic is not None:
+        if any(one.kind == "trace" for one in traffic.arrivals):
+            raise ValueError("interval_ms: expected none with a trace, found one")
+        each = tuple(dataclasses.replace(one, interval_ms=interval) for one in traffic.arrivals)
+        traffic = dataclasses.replace(traffic, arrivals=each)
+    if traffic is not None and given:
+        traffic = dataclasses.replace(traffic, **given)
+    return scenario if traffic is None else dataclasses.replace(scenario, traffic=traffic)
+
+
 def scenario_file() -> Scenario:
-    """The scenario that --scenario names, with --calibration's times and the knobs that --knobs leaves."""
+    """The scenario that --scenario names, with --calibration's times, what --knobs leaves, and the asked traffic."""
     if FLAGS.scenario is None:
         raise InputError("--scenario: expected a scenario file (--scenario=FILE or --flagfile=expC.flags), found none")
     scenario = scenario_files.load_scenario(FLAGS.scenario)
@@ -157,7 +199,10 @@ def scenario_file() -> Scenario:
         scenario = calibration.apply(scenario)
         if scenario.dynamics and (assumed := [name for name in calibration.assumed if name.endswith("_factor")]):
             print(f"note: assumed and not measured in {FLAGS.calibration}: {', '.join(assumed)}", file=sys.stderr)
-    return scenario.with_knobs(FLAGS.knobs)
+    try:
+        return _with_traffic(scenario.with_knobs(FLAGS.knobs))
+    except ValueError as error:
+        raise InputError(f"--{error} (scenario {FLAGS.scenario})") from error
 
 
 def check_measured(scenario: Scenario) -> Scenario:

@@ -6,15 +6,18 @@ Each error is one line: which key, what was expected, what was found, in which f
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 import tomllib
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from hl_jax.scenario import CONTENTION_FORMS, Device, Dynamics, ModelPool, Node, Scenario, Timing, shown
+from hl_jax.checks import shown
+from hl_jax.scenario import CONTENTION_FORMS, Device, Dynamics, ModelPool, Node, Scenario, Timing
 from launch.host.errors import InputError
 from launch.host.files import located
+from launch.inputs import traffic_files
 
 Record = TypeVar("Record")
 
@@ -178,15 +181,19 @@ def load_scenario(path: str | pathlib.Path) -> Scenario:
       InputError: where a file or a value in it can't be used.
     """
     path = located(path)
-    optional = {"constraint", "noise", "monitor_period_ms", "dynamics", "description"}
+    optional = {"constraint", "noise", "monitor_period_ms", "dynamics", "description", "traffic"}
     needed = {"name", "pool", "calibration", "devices", "edge", "cloud"}
     data = _keys(_read(path, "scenario"), path, "scenario", needed, optional)
     pool = load_pool(_beside(path, data["pool"], "pool"))
     timing = load_timing(_beside(path, data["calibration"], "calibration"), pool)
-    devices = []
+    devices, asking = [], []
+    of_traffic = {*traffic_files.OF_ARRIVALS, *traffic_files.OF_LINKS} if "traffic" in data else set()
     for index, entry in enumerate(_sequence(data["devices"], path, "devices")):
         where = f"devices[{index}]"
-        devices.append(_typed(Device, _keys(entry, path, where, {"name"}, {"link", "speed"}), path))
+        keys = _keys(entry, path, where, {"name"}, {"link", "speed"} | of_traffic)
+        own = {key: value for key, value in keys.items() if key in of_traffic}
+        devices.append(_typed(Device, {key: value for key, value in keys.items() if key not in own}, path))
+        asking.append((devices[-1].name, own))
     nodes = {}
     for name in ("edge", "cloud"):
         entry = _keys(data[name], path, name, {"link", "cores"}, {"contention"})
@@ -197,5 +204,8 @@ def load_scenario(path: str | pathlib.Path) -> Scenario:
         entry = _keys(data["dynamics"], path, "dynamics", fields, set())
         chains = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
         values["dynamics"] = _typed(Dynamics, chains, path)
+    if "traffic" in data:
+        table = _keys(data["traffic"], path, "traffic", set())
+        values["traffic"] = traffic_files.read(table, asking, functools.partial(_beside, path), str(path))
     values |= {"name": data["name"], "pool": pool, "timing": timing, "devices": tuple(devices), **nodes}
     return _typed(Scenario, values, path)

@@ -49,6 +49,8 @@ class Settings:
         values = {**dataclasses.asdict(self), "seeds": list(self.seeds)}
         if self.real is None:
             del values["real"]
+        if self.scenario.traffic is None:  # the digests of runs without it stay as they were
+            del values["scenario"]["traffic"]
         for name in (
             "speeds",
             "unmeasured",

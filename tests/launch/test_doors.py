@@ -31,7 +31,7 @@ WORK = {
     "sweep": ["launch.sweep.__main__:_sweeping"],
     "reproduce": ["launch.reproduce.__main__:reproduce"],
     "beyond": ["launch.beyond.__main__:measure"],
-    "benchmark": ["launch.benchmark:search_figures", "launch.benchmark:learning_figures"],
+    "benchmark": ["launch.benchmark.__main__:search_figures"],
     "calibrate": ["launch.fleet.profile:measure", "hl_jax.fitting.calibration:fit"],
     "candidates": ["launch.candidates:best_candidates"],
     "testbed": ["launch.testbed:Testbed", "launch.testbed:connected"],

@@ -1,23 +1,18 @@
-"""Speed, against something public in the same run: `python -m launch.benchmark` (needs requirements-peer.txt).
+"""How fast `dqn` searches and learns, beside Stable-Baselines3's DQN on the same environment.
 
-Three figures: one K-best search over all joint actions; `dqn` against Stable-Baselines3's DQN on the same environment,
-with the same batch, width and schedule; compile times, apart. Peers take turns, so that a change of the machine's speed
-meets both.
+Both have the same batch, width and schedule, and take turns.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
 import gymnasium
 import jax
 import jax.numpy as jnp
-from absl import flags
 
 from hl_jax import evaluation, gymnasium_env, training
 from hl_jax.agents.hybrid import agent as hybrid
@@ -26,15 +21,9 @@ from hl_jax.agents.hybrid.state import AgentState
 from hl_jax.choices import joint_actions
 from hl_jax.scenario import Scenario
 from hl_jax.search import joint
-from launch.host import errors, files, provenance
 from launch.host.errors import InputError
-from launch.host.records import as_data
 from launch.inputs.agents import make_agent
-from launch.inputs.flags import agent_config, scenario_file
-
-FLAGS = flags.FLAGS
-flags.DEFINE_integer("repeats", 3, "Turns that each peer takes.")
-flags.DEFINE_string("out", "", "JSON file for the figures.")
+from launch.inputs.flags import agent_config
 
 TARGET_COPY_STEPS = 100
 EXPLORATION = 0.1  # constant, so that every measured step costs the same
@@ -168,12 +157,12 @@ class StableBaselines:
         return steps / (time.perf_counter() - start)
 
 
-def learning_figures(scenario: Scenario) -> Learning:
+def learning_figures(scenario: Scenario, repeats: int) -> Learning:
     """Steps (with one update each) per second of `dqn` and of Stable-Baselines3's."""
     config = agent_config("dqn")
     ours, theirs = Ours(scenario, config), StableBaselines(scenario, config)
     our_steps, their_steps = STEPS[scenario.users]
-    turns = [(ours.steps_per_second(our_steps), theirs.steps_per_second(their_steps)) for _ in range(FLAGS.repeats)]
+    turns = [(ours.steps_per_second(our_steps), theirs.steps_per_second(their_steps)) for _ in range(repeats)]
     return Learning(
         users=scenario.users,
         ours_steps_per_s=statistics.median(mine for mine, _ in turns),
@@ -183,38 +172,3 @@ def learning_figures(scenario: Scenario) -> Learning:
         compile_s=ours.compile_s,
         stable_baselines3=theirs.version,
     )
-
-
-def main() -> None:
-    """Prints the figures, and writes them where --out says."""
-    scenario = scenario_file()
-    print(f"{'users':>5} {'joint actions':>14} {'K-best search':>14} {'compile':>9}")
-    search, learning = [], []
-    fleets = [scenario.with_users(users) for users in (3, 4, 5) if users <= scenario.users]
-    for fleet in fleets:
-        found = search_figures(fleet)
-        search.append(found)
-        time_text = f"{found.search_ms:.3f} ms"
-        print(f"{found.users:>5} {found.joint_actions:>14} {time_text:>14} {found.compile_s:>7.1f} s")
-    print(
-        f"{'users':>5} {'dqn':>14} {'SB3 DQN':>14} {'ratio':>9} {'compile':>9}   (steps/s, one update of a batch each)"
-    )
-    for fleet in fleets:
-        row = learning_figures(fleet)
-        learning.append(row)
-        speeds = f"{row.ours_steps_per_s:>14.0f} {row.stable_baselines3_steps_per_s:>14.1f}"
-        print(f"{row.users:>5} {speeds} {row.ratio:>8.1f}x {row.compile_s:>7.1f} s", flush=True)
-    if FLAGS.out:
-        figures = {
-            "command": "python -m launch.benchmark " + " ".join(sys.argv[1:]),
-            "commit": provenance.commit() or "unknown",
-            "machine": as_data(provenance.machine()),
-            "versions": provenance.versions(),
-            "search": as_data(search),
-            "learning": as_data(learning),
-        }
-        files.write_json(pathlib.Path(FLAGS.out), figures, indent=2)
-
-
-if __name__ == "__main__":
-    errors.run(main)

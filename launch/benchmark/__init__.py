@@ -1,0 +1,1 @@
+"""Speed, against something public in the same run."""
