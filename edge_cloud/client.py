@@ -174,14 +174,18 @@ class Fleet:
                     found[report.device] = self._with(found[report.device], report, number)
         return found
 
-    def quieten(self) -> None:
-        """Has all devices make no more requests of their own, as far as they can be reached."""
+    def quieten(self) -> list[str]:
+        """Has all devices make no more requests of their own. Returns those that didn't take the order."""
         calls = {}
         for device in self.inventory.devices:
             calls[device.name] = self._peers[device.name].start("SetTraffic", pb.Traffic(), ORDER_TIMEOUT_S)
+        missed = []
         for name, call in calls.items():
-            with contextlib.suppress(CallError):
+            try:
                 self._peers[name].answer("SetTraffic", call)
+            except CallError:
+                missed.append(name)
+        return missed
 
     def _with(self, told: Told, report: pb.RequestsReport, number: int) -> Told:
         before = self._marks.get(report.device)

@@ -6,7 +6,6 @@ Compile times stand apart. Peers take turns, so that a change of the machine's s
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import sys
 
@@ -15,6 +14,7 @@ from absl import flags
 from launch.benchmark.learning import learning_figures, search_figures
 from launch.benchmark.queues import queue_figures
 from launch.host import errors, files, provenance
+from launch.host.errors import InputError
 from launch.host.records import as_data
 from launch.inputs.flags import scenario_file
 
@@ -25,7 +25,9 @@ flags.DEFINE_string("out", "", "JSON file for the figures.")
 
 def main() -> None:
     """Prints the figures, and writes them where --out says."""
-    scenario = dataclasses.replace(scenario_file(), traffic=None)
+    scenario = scenario_file()
+    if scenario.traffic is not None:
+        raise InputError("--traffic: expected none, since the benchmark has requests of its own, found some")
     print(f"{'users':>5} {'joint actions':>14} {'K-best search':>14} {'compile':>9}")
     search, learning = [], []
     fleets = [scenario.with_users(users) for users in (3, 4, 5) if users <= scenario.users]

@@ -202,8 +202,11 @@ class TestbedEnv:
                 raise InputError(error.detail) from error
             except (TimeoutError, CallError) as error:
                 raise RunError(str(error)) from error
-            if not self.starts_here:
-                self.fleet.quieten()  # of what an operator before may have left going
+            # An operator before may have left devices asking by themselves, under which nothing is measured.
+            if not self.starts_here and (missed := self.fleet.quieten()):
+                raise RunError(
+                    f"fleet: expected every device to take orders, found none of {', '.join(missed)} that does"
+                )
         except BaseException:
             self.close()
             raise

@@ -10,6 +10,7 @@ import collections
 import contextlib
 import dataclasses
 import pathlib
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -180,8 +181,8 @@ class StandingEnv(TestbedEnv):
 
     def close(self) -> None:
         """As `TestbedEnv`'s; nobody makes requests any more on a fleet that stays."""
-        if self.fleet is not None and not self.starts_here:
-            self.fleet.quieten()
+        if self.fleet is not None and not self.starts_here and (missed := self.fleet.quieten()):
+            print(f"{', '.join(missed)}: still making requests, since no order got there", file=sys.stderr)
         super().close()
 
     def step(

@@ -76,5 +76,11 @@ def test_a_task_that_waits_longer_than_its_patience_is_given_up(running):
     done = [one for report in told(fleet, [0, 7], 0.5)["S1"].reports for one in report.done]
     assert any(one.lost for one in done)
     assert all(one.queue_ms <= 40.0 for one in done if not one.lost)
-    fleet.set_traffic({"S1": pb.Traffic()})
+    assert fleet.quieten() == []
     wait_for(lambda: not [one for report in told(fleet, [7, 7], 0.2)["S1"].reports for one in report.made_ms])
+
+
+def test_a_device_that_takes_no_order_to_be_quiet_is_named(model_dir, certificates):
+    with fleets.running(fleets.inventory(model_dir, certificates, devices=2, scale=2.0)) as (fleet, nodes):
+        nodes["S2"].close()
+        assert fleet.quieten() == ["S2"]
