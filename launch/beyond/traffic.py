@@ -39,6 +39,7 @@ PERIODS, WITHIN, SETTLED = 40, 2.0, 5  # control periods of a run; % of the orac
 BEFORE, AFTER, AGAIN = 20, 20, 5.0  # control periods around a change; % of the oracle that counts as learned again
 ROLLOUTS = 32  # that a decision is judged by
 FASTER, DEADLINE_ACCURACY = 0.33, 85.0  # edge's and cloud's times beside the paper's; %
+DEADLINE_MS, BUSY_MS = 150.0, 400.0  # when a request is late; how far apart they come
 RATE_MBPS, TENTH = 20.0, 0.1
 
 
@@ -241,7 +242,7 @@ def changes(seeds: int, kept: Kept) -> list[StandingLine]:
     return kept.measure(StandingLine, parts, told)
 
 
-def with_deadline(users: int = 20, deadline_ms: float = 150.0, interval_ms: float = 400.0) -> Scenario:
+def with_deadline(users: int = 20, deadline_ms: float = DEADLINE_MS, interval_ms: float = BUSY_MS) -> Scenario:
     """Devices of unequal speed with Poisson requests that are due soon, by an edge and a cloud that can keep up."""
     paper = scenario("expA")
     speeds = np.geomspace(0.5, 4.0, users)
@@ -273,7 +274,7 @@ def _missed(seeds: int) -> list[MissesLine]:
     theirs = float(judged(params, np.array([best.decision], np.int32)).missed.mean())
     return [
         MissesLine(
-            case="20 devices of unequal speed, 150 ms, Poisson requests 1 s apart",
+            case=f"{one.users} devices of unequal speed, {DEADLINE_MS:g} ms, Poisson requests {BUSY_MS:g} ms apart",
             oracle_missed=theirs,
             median_missed=float(np.median(ours)),
             worst_missed=float(np.max(ours)),
