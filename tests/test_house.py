@@ -17,7 +17,7 @@ PACKAGES = ("hl_jax", "launch", "edge_cloud")
 ADAPTERS = ("launch/fleet/adapter.py", "launch/fleet/standing.py")  # in lock-step, and at their own times
 MOST_LINES = 400
 MOST_LOCALS = 25  # of a function in hl_jax
-MOST_AT_THE_TOP = 21  # files and folders of launch/
+MOST_AT_THE_TOP = 22  # files and folders of launch/: 16 doors, 5 rooms that they share, __init__
 
 
 def called_names(source: str) -> set[str]:

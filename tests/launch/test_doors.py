@@ -38,6 +38,7 @@ WORK = {
     "overhead": ["launch.overhead:TestbedEnv"],
     "latency": ["launch.latency:load_pool"],
     "models": ["launch.models:build"],
+    "profiles": ["launch.fleet.measuring:measure"],
     "node": ["edge_cloud.node:Node", "edge_cloud.node:Links"],
     "certs": [],
 }
@@ -50,6 +51,8 @@ PATHS += ["own.flags", "binary", "empty", "folder", "none", "run", "torn", "bare
 PATHS += ["/dev/null/x", "."]
 SWEEPS = ["[flags]\nusers=1\n[grid]\nk_best=[1,2]\n", "[grid]\n", "grid=3", "["]
 FLAG_FILES = [b"--users=2\n", b"--users=\xe9\n", b"\xef\xbb\xbf--users=2", b"x", b""]
+TABLES = ["model,p50_ms\nd0,1\n", "model,p50_ms\nd0,x\n", "model,p50_ms\n", 'model,p50_ms\n"d0', "a\n1\n"]
+LOGS = ["count=2 curr=1 avg=1 median=1\nInference timings in us: Init: 1, Inference (avg): 1\n", "count=1", "\x00"]
 CONFIGS = ["{}", "[]", "", '{"agent": "x"}', "{"]
 
 
@@ -76,6 +79,9 @@ def _files(folder, random_):
     (folder / "fleet.json").write_text(random_.choice(["{}", "[]", '{"nodes": 3}', "nul", '{"name": NaN}']))
     (folder / "calibration.json").write_text(calibration)
     (folder / "twin.json").write_text(calibration.replace('"weak_edge_ms":', '"weak_edge_ms": null, "x":'))
+    (folder / "profile.toml").write_text(mutated((ROOT / "data" / "profiles" / "amd-zen4.toml").read_text()))
+    (folder / "table.csv").write_text(random_.choice(TABLES))
+    (folder / "log.txt").write_text(random_.choice(LOGS))
     (folder / "sweep.toml").write_text(random_.choice(SWEEPS))
     (folder / "own.flags").write_bytes(random_.choice(FLAG_FILES))
     (folder / "binary").write_bytes(random_.randbytes(64))
@@ -114,6 +120,9 @@ def _line(random_, names):
             "calibration": ["calibration.json", "twin.json", *PATHS],
             "inventory": ["fleet.toml", "fleet.json", *PATHS],
             "run_dir": ["run", "torn", "bare", "new", *PATHS],
+            "from_csv": ["table.csv", *PATHS],
+            "from_benchmark": ["d0=log.txt", "d0=empty", *PATHS],
+            "show": ["profile.toml", *PATHS],
             "run_dirs": ["run", "run,torn", *PATHS],
             "init_from": ["run", "torn", "bare", *PATHS],
             "flagfile": ["own.flags", str(ROOT / "expA.flags"), *PATHS],
