@@ -19,7 +19,9 @@ import numpy as np
 
 from hl_jax import objective
 from hl_jax.environments import Params, State, environment
-from hl_jax.optimum import racing
+from hl_jax.fleets import environment as fleet
+from hl_jax.fleets.params import FleetParams
+from hl_jax.optimum import placing, racing
 from hl_jax.optimum.oracle import Optimum, optimum
 from hl_jax.simulator import (
     Conditions,
@@ -49,7 +51,7 @@ class Evaluation:
 
     decisions: chex.Array  # [E, H, N] int32
     art_ms: chex.Array  # [E, H] noise-free
-    cost_ms: chex.Array  # [E, H] the same with the penalty where the constraint is broken
+    cost_ms: chex.Array  # [E, H] what the goal counts (mostly the same), with the penalty where a constraint is broken
     accuracy: chex.Array  # [E, H] %
     feasible: chex.Array  # [E, H] bool
 
@@ -74,6 +76,19 @@ def _at_once(params: EnvParams, state: EnvState, action: chex.Array) -> tuple[En
     return standing_still(params, state, action), seen
 
 
+def _in_fleet(params: FleetParams, state: EnvState, action: chex.Array) -> tuple[EnvState, Evaluation]:
+    """The same of a user's own fleet."""
+    worth = fleet.worth(params, state.conditions, action)
+    seen = Evaluation(
+        decisions=action,
+        art_ms=jnp.mean(worth.response_ms),
+        cost_ms=worth.cost,
+        accuracy=worth.accuracy,
+        feasible=worth.feasible,
+    )
+    return fleet.standing_still(params, state, action), seen
+
+
 def _under_traffic(params: TrafficParams, state: TrafficState, action: chex.Array) -> tuple[TrafficState, Evaluation]:
     """The same of a standing decision: means over the first rollouts in which the oracle's candidates race."""
     still = standing.still(params, state.monitors.conditions)
@@ -95,6 +110,8 @@ def evaluate(decide: Callable[[chex.Array], chex.Array], params: Params, starts:
     def step(state: Any, _: None) -> tuple[Any, Evaluation]:
         if isinstance(params, TrafficParams):
             return _under_traffic(params, state, decide(observe(state.monitors)))
+        if isinstance(params, FleetParams):
+            return _in_fleet(params, state, decide(observe(state)))
         return _at_once(params, state, decide(observe(state)))
 
     return jax.vmap(lambda start: jax.lax.scan(step, start, None, length=HORIZON)[1])(starts)
@@ -129,6 +146,8 @@ def optima(params: Params, starts: State) -> tuple[Optimum, ...]:
     each = [jax.tree.map(lambda leaf, index=index: leaf[index], conditions) for index in range(count)]
     if isinstance(params, TrafficParams):
         return tuple(_raced(params, one) for one in each)
+    if isinstance(params, FleetParams):
+        return tuple(_placed(params, one) for one in each)
     return tuple(optimum(params, one) for one in each)
 
 
@@ -142,6 +161,13 @@ def _raced(params: TrafficParams, conditions: Conditions) -> Optimum:
     # The best decision may miss no deadline at all: there regret is in percentage points of the requests.
     unit_ms = float(params.deadline_ms) if params.objective == "misses" else None
     return Optimum(cost_ms, found.accuracy, found.decision, optimal, complete=False, unit_ms=unit_ms)
+
+
+def _placed(params: FleetParams, conditions: Conditions) -> Optimum:
+    """The best joint action of a user's own fleet; what it costs is what its goal counts."""
+    found = placing.optimum(fleet.problem(params, conditions))
+    decision = np.array([found.action], np.int32)
+    return Optimum(found.cost, found.accuracy, found.action, decision, complete=False)
 
 
 def judged(seen: Evaluation, truth: Sequence[Optimum]) -> Judged:

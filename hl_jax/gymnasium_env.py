@@ -6,6 +6,7 @@ scales Table II's levels to [0, 1], and turns arrays into plain numbers. Nothing
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import chex
@@ -14,10 +15,10 @@ import jax
 import numpy as np
 from gymnasium import spaces
 
-from hl_jax.environments import Params, State, environment, make_params
-from hl_jax.objective import Penalty, sufficient_penalty
-from hl_jax.scenario import Scenario
-from hl_jax.simulator import observation_levels
+from hl_jax.agents.world import observed_levels
+from hl_jax.environments import Params, State, environment, make_params, sufficient_penalty
+from hl_jax.fleets.scenario import AnyScenario, FleetScenario
+from hl_jax.objective import Penalty
 
 
 @jax.jit
@@ -44,6 +45,11 @@ def decode_action(index: int, users: int, choices: int) -> np.ndarray:
     return np.array(np.unravel_index(index, (choices,) * users), np.int32)
 
 
+def _widened(values: np.ndarray) -> np.ndarray:
+    """Numbers in float64; what is true or false stays so."""
+    return values if values.dtype == bool else values.astype(float)
+
+
 class OrchestrationGymEnv(gymnasium.Env[np.ndarray, Any]):
     """One fleet, one joint decision per step.
 
@@ -67,7 +73,7 @@ class OrchestrationGymEnv(gymnasium.Env[np.ndarray, Any]):
 
     def __init__(
         self,
-        scenario: Scenario,
+        scenario: AnyScenario,
         penalty: Penalty | None = None,
         *,
         flatten_actions: bool = False,
@@ -80,7 +86,7 @@ class OrchestrationGymEnv(gymnasium.Env[np.ndarray, Any]):
         if flatten_actions and choices**users > np.iinfo(np.int64).max:
             raise ValueError(f"flatten_actions: expected at most 2^63 joint actions, found {choices}^{users}")
         self._params = make_params(scenario, sufficient_penalty(scenario) if penalty is None else penalty)
-        self._largest = (observation_levels(users) - 1).astype(np.float32)
+        self._largest = np.array(observed_levels(scenario), np.float32) - 1.0
         self._flat = flatten_actions
         self._limit = max_episode_steps
         self._key: chex.PRNGKey | None = None
@@ -90,6 +96,25 @@ class OrchestrationGymEnv(gymnasium.Env[np.ndarray, Any]):
         self.action_space = (
             spaces.Discrete(choices**users) if flatten_actions else spaces.MultiDiscrete([choices] * users)
         )
+
+    @staticmethod
+    def _refuse_missing(scenario: FleetScenario, joint: np.ndarray) -> None:
+        """A fleet's devices don't all have every choice (`action_masks`)."""
+        for device, choice, mask in zip(scenario.devices, joint.tolist(), scenario.mask, strict=True):
+            if not mask[choice]:
+                label = scenario.choice_labels()[choice]
+                raise ValueError(f"action: expected a choice that {device.name} has, found {label}")
+
+    def action_masks(self) -> np.ndarray:
+        """Which actions there are, as masking agents expect it.
+
+        Returns:
+          [N * C] bool, each device's choices one after the other; with `flatten_actions` [C^N] of joint actions.
+        """
+        masks = np.ones((self.scenario.users, self.scenario.choices), bool)
+        if isinstance(self.scenario, FleetScenario):
+            masks = np.array(self.scenario.mask)
+        return functools.reduce(np.logical_and.outer, masks).reshape(-1) if self._flat else masks.reshape(-1)
 
     def _observation(self, obs: np.ndarray) -> np.ndarray:
         return np.asarray(obs, np.float32) / self._largest
@@ -119,9 +144,11 @@ class OrchestrationGymEnv(gymnasium.Env[np.ndarray, Any]):
             raise ValueError(f"action: expected an element of {self.action_space}, found {action!r}")
         users, choices = self.scenario.users, self.scenario.choices
         joint = decode_action(int(action), users, choices) if self._flat else np.asarray(action, np.int32)
+        if isinstance(self.scenario, FleetScenario):
+            self._refuse_missing(self.scenario, joint)
         self._key, self._state, result = _step(self._key, self._state, joint, self._params)
         obs, reward, terminated, truncated, info = jax.device_get(result)
         self._elapsed += 1
         out_of_time = self._limit is not None and self._elapsed >= self._limit
-        plain = {name: value.item() if value.ndim == 0 else value.astype(float) for name, value in info.items()}
+        plain = {name: value.item() if value.ndim == 0 else _widened(value) for name, value in info.items()}
         return self._observation(obs), float(reward), bool(terminated), bool(truncated) or out_of_time, plain

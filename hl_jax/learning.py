@@ -19,10 +19,10 @@ from hl_jax import evaluation, health, training
 from hl_jax.agents.world import Agent, misfit
 from hl_jax.environments import Params, State, make_params
 from hl_jax.evaluation import Judged
+from hl_jax.fleets.scenario import AnyScenario
 from hl_jax.optimum import oracle as optima
 from hl_jax.optimum.oracle import Optimum
-from hl_jax.scenario import Scenario
-from hl_jax.traffic.environment import TrafficParams
+from hl_jax.simulator import EnvParams
 
 Progress = Callable[[int, Judged], None]
 
@@ -45,7 +45,7 @@ class Trained(Judged):
     """
 
     agent: Agent
-    scenario: Scenario
+    scenario: AnyScenario
     seeds: tuple[int, ...]
     real_steps: np.ndarray  # [S, T] so far
     model_steps: np.ndarray  # [S, T] so far, in the learned model alone
@@ -82,7 +82,7 @@ class Trained(Judged):
 
 
 def train(
-    agent: Agent, scenario: Scenario, seeds: int | Sequence[int] = 5, *, progress: Progress | None = None
+    agent: Agent, scenario: AnyScenario, seeds: int | Sequence[int] = 5, *, progress: Progress | None = None
 ) -> Trained:
     """Trains seeds side by side in one compiled program (`vmap`), to the agent's last epoch.
 
@@ -153,7 +153,7 @@ def train(
     )
 
 
-def evaluate(trained: Trained, scenario: Scenario | None = None) -> Judged:
+def evaluate(trained: Trained, scenario: AnyScenario | None = None) -> Judged:
     """What each seed's policy is worth elsewhere ([S]): other links, load or constraint. Nothing is learned.
 
     Args:
@@ -172,7 +172,7 @@ def evaluate(trained: Trained, scenario: Scenario | None = None) -> Judged:
     return evaluation.judged(_evaluate(trained.agent, states, params, starts), evaluation.optima(params, starts))
 
 
-def oracle(scenario: Scenario) -> Optimum:
+def oracle(scenario: AnyScenario) -> Optimum:
     """The true optimum of a scenario in its own conditions: the best joint action that keeps the constraint.
 
     Up to five devices by brute force, with every tie, else by a mixed-integer program, which finds one. Under traffic
@@ -182,6 +182,6 @@ def oracle(scenario: Scenario) -> Optimum:
       ValueError: if no joint action keeps the constraint, or none is proven optimal.
     """
     params = make_params(scenario)
-    if isinstance(params, TrafficParams):
-        return evaluation.optima(params, evaluation.judged_states(params))[0]
-    return optima.optimum(params)
+    if isinstance(params, EnvParams):
+        return optima.optimum(params)
+    return evaluation.optima(params, evaluation.judged_states(params))[0]

@@ -24,11 +24,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hl_jax import checks
 from hl_jax.scenario import ModelPool, Scenario
 
 if TYPE_CHECKING:
     import chex
 
+OBJECTIVES = ("time", "energy", "both")  # of a user's own fleet
 CONSTRAINTS = ("Min", "80", "85", "89", "Max")  # Table V, in its order
 PENALTY_FACTOR = 2.0  # of the least penalty with which giving up accuracy never pays, unless an agent has its own
 BUSIEST = 0.9  # load up to which waiting counts in the penalty
@@ -85,6 +87,24 @@ def constraint_label(constraint: str | float) -> str | float:
     if text.lower() in ("min", "max"):
         return text.capitalize()
     return int(float(text)) if float(text).is_integer() else float(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """What is to be least on average: `time` (ms), a device's `energy` (mJ), or `both`, a weight between."""
+
+    objective: str = "time"
+    energy_weight: float = 0.5  # with `both`: a mJ's part of the cost; a ms has the rest
+
+    def __post_init__(self) -> None:
+        checks.require(self.objective in OBJECTIVES, "objective", ", ".join(OBJECTIVES), self.objective)
+        checks.number(self.energy_weight, "energy_weight", 0.0, 1.0)
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """What a ms and what a mJ cost."""
+        weight = {"time": 0.0, "energy": 1.0}.get(self.objective, self.energy_weight)
+        return 1.0 - weight, weight
 
 
 @dataclasses.dataclass(frozen=True)

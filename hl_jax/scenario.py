@@ -7,8 +7,8 @@ them from files, `simulator.make_params` turns them into arrays. Times are ms, a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from hl_jax import checks
 from hl_jax.arrivals import Traffic
@@ -150,6 +150,39 @@ class Dynamics:
                     checks.number(probability, f"dynamics.{field.name}", 0.0, 1.0)
 
 
+class Decided(Protocol):
+    """What decisions are for: a scenario of any form."""
+
+    @property
+    def devices(self) -> Sequence[Named]: ...
+
+    @property
+    def pool(self) -> ModelPool: ...
+
+    def choice_labels(self) -> tuple[str, ...]: ...
+
+
+class Named(Protocol):
+    """Whatever has a name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def differing(mine: Decided, theirs: Decided) -> str:
+    """What one scenario has otherwise than another of that by which a decision is known; empty if nothing."""
+    for what, here, there in (
+        ("devices", [device.name for device in mine.devices], [device.name for device in theirs.devices]),
+        ("models", mine.pool.names, theirs.pool.names),
+        ("accuracies (%)", mine.pool.accuracy, theirs.pool.accuracy),
+        ("choices", mine.choice_labels(), theirs.choice_labels()),
+    ):
+        if list(here) != list(there):
+            expected, found = (", ".join(map(str, values)) for values in (here, there))
+            return f"{what}: expected {expected}, found {found}"
+    return ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Scenario:
     """One experiment: Table IV's rows, or a user's own."""
@@ -247,7 +280,7 @@ class Scenario:
         strangers = [device.name for device in self.devices if measured and device.name not in measured]
         return (*times, *(f"speeds.{name}" for name in strangers))
 
-    def unlike(self, other: Scenario) -> str:
+    def unlike(self, other: Decided) -> str:
         """What another scenario has otherwise of that by which a decision is known; empty if nothing.
 
         A decision names devices by their place and choices by their number, so what learned here may decide there only
@@ -257,16 +290,7 @@ class Scenario:
         Returns:
           One line: what is expected as here, what is found there.
         """
-        for what, mine, theirs in (
-            ("devices", [device.name for device in self.devices], [device.name for device in other.devices]),
-            ("models", self.pool.names, other.pool.names),
-            ("accuracies (%)", self.pool.accuracy, other.pool.accuracy),
-            ("choices", self.choice_labels(), other.choice_labels()),
-        ):
-            if list(mine) != list(theirs):
-                expected, found = (", ".join(map(str, values)) for values in (mine, theirs))
-                return f"{what}: expected {expected}, found {found}"
-        return ""
+        return differing(self, other)
 
     @property
     def users(self) -> int:

@@ -8,6 +8,7 @@ A step is one joint decision; episodes never end.
 from __future__ import annotations
 
 import dataclasses
+from typing import Protocol
 
 import chex
 import jax
@@ -17,7 +18,7 @@ import numpy as np
 from hl_jax import objective
 from hl_jax.choices import node_choices, node_tasks
 from hl_jax.objective import Penalty
-from hl_jax.scenario import LEVELS, Node, Scenario
+from hl_jax.scenario import LEVELS, Dynamics, Scenario
 
 NO_PENALTY = Penalty()
 BUSY_THRESHOLD = 0.5  # CPU utilization from which a device's monitor says Busy
@@ -30,9 +31,9 @@ class Conditions:
     device_cpu: chex.Array  # [N], 1 = Busy
     device_memory: chex.Array  # [N], 1 = Busy
     device_weak: chex.Array  # [N], 1 = Weak
-    node_cpu: chex.Array  # [2] (edge, cloud), background level 0..8
-    node_memory: chex.Array  # [2], 1 = Busy
-    node_weak: chex.Array  # [2], 1 = Weak
+    node_cpu: chex.Array  # [2] (edge, cloud), or [M] of other fleets' nodes: background level 0..8
+    node_memory: chex.Array  # [2] or [M], 1 = Busy
+    node_weak: chex.Array  # [2] or [M], 1 = Weak
 
 
 @chex.dataclass(frozen=True)
@@ -46,6 +47,19 @@ class Chains:
     node_weak: chex.Array
     node_cpu_move: chex.Array  # []
     node_cpu_max: chex.Array  # [] int32
+
+
+class Changing(Protocol):
+    """What has conditions, which may change: any fleet's arrays."""
+
+    @property
+    def start(self) -> Conditions: ...
+
+    @property
+    def chains(self) -> Chains: ...
+
+    @property
+    def dynamic(self) -> chex.Array: ...
 
 
 @chex.dataclass(frozen=True)
@@ -80,7 +94,7 @@ class EnvState:
 
     conditions: Conditions
     device_load: chex.Array  # [N] utilization put there by the last joint action
-    node_load: chex.Array  # [2]
+    node_load: chex.Array  # [2] or [M]
     time: chex.Array  # [] int32
 
 
@@ -89,17 +103,34 @@ def queue_occupancy(tasks: np.ndarray, cores: int) -> np.ndarray:
     return np.maximum(np.cumsum(np.ceil(tasks / cores)) / np.maximum(tasks, 1), 1.0)
 
 
-def _occupancy(node: Node, reference_cores: int, users: int) -> np.ndarray:
+def occupancy(contention: str, cores: int, reference_cores: int, users: int) -> np.ndarray:
     """Multiplier of one task's share when n tasks are there, n = 0..N. Shape [N+1]."""
     tasks = np.arange(users + 1)
-    further = np.maximum(tasks - 1, 0) * reference_cores / node.cores
+    further = np.maximum(tasks - 1, 0) * reference_cores / cores
     form = {
         "linear": 1.0 + further,
-        "steps": np.maximum(np.ceil(tasks / node.cores), 1.0),
+        "steps": np.maximum(np.ceil(tasks / cores), 1.0),
         "quadratic": 1.0 + further**2,
-        "queue": queue_occupancy(tasks, node.cores),
+        "queue": queue_occupancy(tasks, cores),
     }
-    return form[node.contention]
+    return form[contention]
+
+
+def chains_of(dynamics: Dynamics | None) -> Chains:
+    """The chains' arrays; none moves where conditions are fixed."""
+
+    def pair(values: tuple[float, float] | None) -> chex.Array:
+        return jnp.zeros(2, jnp.float32) if values is None else jnp.array(values, jnp.float32)
+
+    return Chains(
+        device_cpu=pair(dynamics.device_busy if dynamics else None),
+        device_memory=pair(dynamics.device_memory if dynamics else None),
+        device_weak=pair(dynamics.device_link if dynamics else None),
+        node_memory=pair(dynamics.node_memory if dynamics else None),
+        node_weak=pair(dynamics.node_link if dynamics else None),
+        node_cpu_move=jnp.float32(dynamics.cpu_level_move if dynamics else 0.0),
+        node_cpu_max=jnp.int32(dynamics.cpu_level_max if dynamics else 0),
+    )
 
 
 def make_params(scenario: Scenario, penalty: Penalty = NO_PENALTY) -> EnvParams:
@@ -119,16 +150,14 @@ def make_params(scenario: Scenario, penalty: Penalty = NO_PENALTY) -> EnvParams:
     cores = (timing.edge_reference_cores, timing.cloud_reference_cores)
     speeds = np.array(scenario.speeds)
 
-    def pair(values: tuple[float, float] | None) -> chex.Array:
-        return jnp.zeros(2, jnp.float32) if values is None else jnp.array(values, jnp.float32)
-
     return EnvParams(
         local_ms=jnp.asarray(np.array(timing.local_ms) / speeds[:, None], jnp.float32),
         accuracy=jnp.array(scenario.choice_accuracy(), jnp.float32),
         node_ms=jnp.asarray(alone - share, jnp.float32),
         share_ms=jnp.asarray(share, jnp.float32),
         occupancy=jnp.asarray(
-            np.stack([_occupancy(node, n, users) for node, n in zip(nodes, cores, strict=True)]), jnp.float32
+            np.stack([occupancy(one.contention, one.cores, n, users) for one, n in zip(nodes, cores, strict=True)]),
+            jnp.float32,
         ),
         task_load=jnp.asarray(
             share * np.array(cores) / [node.cores for node in nodes] / scenario.monitor_period_ms, jnp.float32
@@ -152,15 +181,7 @@ def make_params(scenario: Scenario, penalty: Penalty = NO_PENALTY) -> EnvParams:
             node_memory=jnp.zeros(2, jnp.int32),
             node_weak=jnp.array([node.link == "weak" for node in nodes], jnp.int32),
         ),
-        chains=Chains(
-            device_cpu=pair(dynamics.device_busy if dynamics else None),
-            device_memory=pair(dynamics.device_memory if dynamics else None),
-            device_weak=pair(dynamics.device_link if dynamics else None),
-            node_memory=pair(dynamics.node_memory if dynamics else None),
-            node_weak=pair(dynamics.node_link if dynamics else None),
-            node_cpu_move=jnp.float32(dynamics.cpu_level_move if dynamics else 0.0),
-            node_cpu_max=jnp.int32(dynamics.cpu_level_max if dynamics else 0),
-        ),
+        chains=chains_of(dynamics),
         dynamic=jnp.bool_(dynamics is not None),
     )
 
@@ -226,13 +247,13 @@ def cost_ms(params: EnvParams, action: chex.Array, response: chex.Array) -> chex
     return jnp.mean(response) + penalty
 
 
-def observation_levels(users: int) -> np.ndarray:
-    """Number of discrete values of each of the F = 3N + 6 observed components, in `observe`'s order."""
-    return np.array([2] * (3 * users) + [LEVELS, LEVELS, 2, 2, 2, 2], np.int32)
+def observation_levels(users: int, nodes: int = 2) -> np.ndarray:
+    """Number of discrete values of each of the F = 3N + 3M observed components, in `observe`'s order."""
+    return np.array([2] * (3 * users) + [LEVELS] * nodes + [2] * (2 * nodes), np.int32)
 
 
 def observe(state: EnvState) -> chex.Array:
-    """Table II: P, M and B of every device, then P, M and B of (edge, cloud). Shape [3N + 6], int32.
+    """Table II: P, M and B of every device, then P, M and B of (edge, cloud). Shape [3N + 6] (3N + 3M), int32.
 
     A monitor shows background load plus what the last joint action put there: a device is Busy from
     `BUSY_THRESHOLD` on, a node's level is floor(9 * utilization) (to a rounding of 1e-4) above its background's.
@@ -259,11 +280,11 @@ def _flip(key: chex.PRNGKey, flags: chex.Array, leave: chex.Array) -> chex.Array
     return jnp.where(moves, 1 - flags, flags)
 
 
-def next_conditions(key: chex.PRNGKey, params: EnvParams, conditions: Conditions) -> Conditions:
+def next_conditions(key: chex.PRNGKey, params: Changing, conditions: Conditions) -> Conditions:
     """One step of the Markov chains (the dynamic scenario); the key is consumed."""
     cpu_key, memory_key, link_key, level_key, node_memory_key, node_link_key = jax.random.split(key, 6)
     chains = params.chains
-    level, draw = conditions.node_cpu, jax.random.uniform(level_key, (2,))
+    level, draw = conditions.node_cpu, jax.random.uniform(level_key, conditions.node_cpu.shape)
     move = (draw < chains.node_cpu_move).astype(jnp.int32) - (draw > 1.0 - chains.node_cpu_move).astype(jnp.int32)
     return Conditions(
         device_cpu=_flip(cpu_key, conditions.device_cpu, chains.device_cpu),
@@ -276,7 +297,7 @@ def next_conditions(key: chex.PRNGKey, params: EnvParams, conditions: Conditions
     )
 
 
-def stationary_conditions(key: chex.PRNGKey, params: EnvParams) -> Conditions:
+def stationary_conditions(key: chex.PRNGKey, params: Changing) -> Conditions:
     """Conditions drawn from the chains' stationary law; the scenario's own where nothing changes.
 
     The key is consumed. Levels move up and down with equal probability, so theirs is the uniform law.
@@ -289,7 +310,7 @@ def stationary_conditions(key: chex.PRNGKey, params: EnvParams) -> Conditions:
         busy = jax.random.uniform(draw_key, flags.shape) < leave[0] / jnp.maximum(moving, 1e-9)
         return jnp.where(moving > 0.0, busy.astype(jnp.int32), flags)
 
-    level = jax.random.randint(level_key, (2,), 0, chains.node_cpu_max + 1)
+    level = jax.random.randint(level_key, start.node_cpu.shape, 0, chains.node_cpu_max + 1)
     drawn = Conditions(
         device_cpu=draw(cpu_key, start.device_cpu, chains.device_cpu),
         device_memory=draw(memory_key, start.device_memory, chains.device_memory),

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 
 from hl_jax import evaluation, health
 from hl_jax.agents.world import Agent, Run, Totals, compiled_world
-from hl_jax.environments import Params, State, environment, make_params
-from hl_jax.objective import sufficient_penalty
-from hl_jax.scenario import Scenario
+from hl_jax.environments import Params, State, environment, make_params, sufficient_penalty
+from hl_jax.fleets.scenario import AnyScenario
 from hl_jax.traffic.environment import TrafficParams
 
 
@@ -32,7 +31,7 @@ class Report:
     wrong: chex.Array  # [L] bool, as `health.names` names them; where any is set the run is as it was before
 
 
-def params_for(agent: Agent, scenario: Scenario) -> Params:
+def params_for(agent: Agent, scenario: AnyScenario) -> Params:
     """The scenario's arrays, with the penalty that the agent learns from."""
     return make_params(scenario, sufficient_penalty(scenario, agent.penalty_factor))
 

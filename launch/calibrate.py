@@ -23,7 +23,7 @@ from hl_jax.optimum import oracle
 from launch.host import errors, files
 from launch.host.errors import InputError, RunError
 from launch.host.files import located
-from launch.inputs import scenario_files
+from launch.inputs import scenario_files, tables
 
 if TYPE_CHECKING:
     from launch.fleet.inventory import Inventory
@@ -81,7 +81,7 @@ def _field(table: Mapping[str, object], key: str, kinds: tuple[type, ...], where
 
 
 def _entries(path: pathlib.Path, key: str) -> list[Mapping[str, object]]:
-    entries = _field(scenario_files._read(path, "table"), key, (list,), "table", path)
+    entries = _field(tables.read(path, "table"), key, (list,), "table", path)
     for index, entry in enumerate(entries):
         if not isinstance(entry, Mapping):
             raise InputError(f"{key}[{index}]: expected a table, found {entry!r} in {path}")
@@ -138,7 +138,7 @@ def _read_rows(data: pathlib.Path, pool: scenario.ModelPool) -> list[calibration
 
 def _read_assumed(path: pathlib.Path) -> tuple[calibration.Assumptions, dict[str, str]]:
     """What the rows don't determine, and the status of each such number."""
-    table, values, status = scenario_files._read(path, "assumed"), {}, {}
+    table, values, status = tables.read(path, "assumed"), {}, {}
     for field in dataclasses.fields(calibration.Assumptions):
         entry = _field(table, field.name, (dict,), "assumed", path)
         values[field.name] = _field(entry, "value", (int, float), field.name, path)

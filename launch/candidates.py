@@ -22,6 +22,7 @@ from launch.host import errors, files
 from launch.host.errors import InputError, RunError
 from launch.host.records import as_data
 from launch.inputs.flags import chosen_scenario, scenario_file
+from launch.inputs.scenario_files import papers
 from launch.runs.folder import RunFolder
 
 FLAGS = flags.FLAGS
@@ -66,7 +67,7 @@ def main() -> None:
     """Measures, and prints every run's decision beside the best candidate."""
     if FLAGS.calibration is None:
         raise InputError("--calibration: expected the fleet's digital twin (python -m launch.calibrate), found none")
-    scenario = chosen_scenario(scenario_file(), FLAGS.users, FLAGS.constraint)
+    scenario = papers(chosen_scenario(scenario_file(), FLAGS.users, FLAGS.constraint))
     try:
         candidates = best_candidates(scenario, _COUNT.value)
     except ValueError as error:

@@ -20,7 +20,10 @@ from absl import flags
 
 from hl_jax import objective, simulator
 from hl_jax.choices import node_choices
-from hl_jax.optimum import oracle, racing
+from hl_jax.fleets import environment as fleet_environment
+from hl_jax.fleets import params as fleet_params
+from hl_jax.fleets.scenario import AnyScenario, FleetScenario
+from hl_jax.optimum import oracle, placing, racing
 from hl_jax.scenario import Scenario
 from hl_jax.traffic import params as traffic_params
 from hl_jax.traffic import standing
@@ -42,7 +45,7 @@ SECONDS = 30.0  # of queues in the picture
 PICTURED = 16  # rollouts whose response times are drawn
 
 
-def _user_counts(text: str, scenario: Scenario) -> list[int]:
+def _user_counts(text: str, scenario: AnyScenario) -> list[int]:
     if text in ("", "all"):
         return [scenario.users] if text == "" else list(range(1, scenario.users + 1))
     try:
@@ -51,7 +54,7 @@ def _user_counts(text: str, scenario: Scenario) -> list[int]:
         raise InputError(f"--users: expected a number, a comma list of them or all, found {text!r}") from error
 
 
-def _constraint_names(text: str, scenario: Scenario) -> list[str]:
+def _constraint_names(text: str, scenario: AnyScenario) -> list[str]:
     if text == "":
         return [str(scenario.constraint)]
     return list(objective.CONSTRAINTS) if text == "all" else text.split(",")
@@ -73,9 +76,12 @@ class Solved:
     # after the first of `optimal` may be better, at most.
     error_ms: float | None = None
     behind_ms: float | None = None
+    # Of a fleet of its own: what its goal counts, and what devices draw on average, where that counts.
+    cost: float | None = None
+    energy_mj: float | None = None
 
 
-def solve(scenario: Scenario, constraint: str) -> Solved:
+def solve(scenario: AnyScenario, constraint: str) -> Solved:
     """The optimum of a scenario in its own conditions, as one entry of the JSON output.
 
     Raises:
@@ -83,6 +89,8 @@ def solve(scenario: Scenario, constraint: str) -> Solved:
     """
     asked = dataclasses.replace(scenario, constraint=objective.constraint_value(constraint, scenario.pool))
     labels = scenario.choice_labels()
+    if isinstance(asked, FleetScenario):
+        return _placed(asked, constraint)
     if asked.traffic is not None:
         raced = racing.optimum(traffic_params.make_params(asked))
         return Solved(
@@ -107,6 +115,26 @@ def solve(scenario: Scenario, constraint: str) -> Solved:
         decision=[labels[choice] for choice in optimum.decision],
         ties=len(optimum.optimal) if optimum.complete else None,
         optimal=[[labels[choice] for choice in decision] for decision in optimum.optimal.tolist()],
+    )
+
+
+def _placed(fleet: FleetScenario, constraint: str) -> Solved:
+    """The same of a fleet of its own."""
+    params = fleet_params.make_params(fleet)
+    found = placing.optimum(fleet_environment.problem(params, params.start))
+    worth = fleet_environment.worth(params, params.start, jnp.array(found.action, jnp.int32))
+    decision = list(fleet.labels(found.action))
+    return Solved(
+        experiment=fleet.name,
+        users=fleet.users,
+        constraint=objective.constraint_label(constraint),
+        art_ms=round(float(jnp.mean(worth.response_ms)), 4),
+        accuracy=round(found.accuracy, 4),
+        decision=decision,
+        ties=None,
+        optimal=[decision],
+        cost=round(found.cost, 4),
+        energy_mj=round(float(jnp.mean(worth.energy_mj)), 4) if fleet.goal.weights[1] else None,
     )
 
 
@@ -150,7 +178,8 @@ def picture(scenario: Scenario) -> bytes:
 def _print_table(results: list[Solved]) -> None:
     traffic = results[0].error_ms is not None
     cost, optima = ("cost (ms)", "rivals") if traffic else ("ART (ms)", "optima")
-    head = ("experiment", "users", "constraint", cost, "accuracy (%)", optima, "decision")
+    drawn = ("energy (mJ)",) if any(entry.energy_mj is not None for entry in results) else ()
+    head = ("experiment", "users", "constraint", cost, "accuracy (%)", *drawn, optima, "decision")
     lines = [head]
     for entry in results:
         ties = "not counted" if entry.ties is None else str(entry.ties)
@@ -158,7 +187,8 @@ def _print_table(results: list[Solved]) -> None:
         if entry.error_ms is not None:
             ties = f"{len(entry.optimal) - 1}, {entry.behind_ms:.2f} ms better at most" if entry.optimal[1:] else "none"
             art = f"{art} +- {entry.error_ms:.2f}"
-        numbers = (art, f"{entry.accuracy:.2f}", ties)
+        energy = () if entry.energy_mj is None else (f"{entry.energy_mj:.2f}",)
+        numbers = (art, f"{entry.accuracy:.2f}", *energy, ties)
         lines.append((entry.experiment, str(entry.users), str(entry.constraint), *numbers, " ".join(entry.decision)))
     widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
     for line in lines:
@@ -166,13 +196,13 @@ def _print_table(results: list[Solved]) -> None:
         print("  ".join([*cells, line[-1]]))
 
 
-def _pictured(scenario: Scenario, results: Sequence[Solved]) -> Scenario:
+def _pictured(scenario: AnyScenario, results: Sequence[Solved]) -> Scenario:
     """The one scenario that was solved.
 
     Raises:
       InputError: if there were several, or one without traffic.
     """
-    if scenario.traffic is None:
+    if isinstance(scenario, FleetScenario) or scenario.traffic is None:
         raise InputError("--picture: expected a scenario with traffic (--traffic=poisson, say), found none")
     if len(results) != 1:
         raise InputError(f"--picture: expected one number of users and one constraint, found {len(results)} of them")
@@ -195,9 +225,9 @@ def main() -> None:
     if _PICTURE.value:
         files.write_atomically(pathlib.Path(_PICTURE.value), drawn)
     if _FORMAT.value == "json":
-        of_traffic = ("error_ms", "behind_ms")
+        of_some = ("error_ms", "behind_ms", "cost", "energy_mj")
         entries = [dataclasses.asdict(one) for one in results]
-        plain = [{k: v for k, v in one.items() if k not in of_traffic or v is not None} for one in entries]
+        plain = [{k: v for k, v in one.items() if k not in of_some or v is not None} for one in entries]
         print(json.dumps(plain, indent=2))
     else:
         _print_table(results)

@@ -21,7 +21,7 @@ FLAGS = flags.FLAGS
 DOORS = sorted({(name, words) for document in documents.DOCUMENTS for name, words in documents.doors(document)})
 PYTHON = [
     (document, number)
-    for document in ("README.md", "docs/scenarios.md", "docs/agents.md")
+    for document in ("README.md", "docs/scenarios.md", "docs/agents.md", "docs/profiles.md", "docs/fleets.md")
     for number in range(len(documents.code(document)))
 ]
 MOST_LINES = 72  # of README.md: about a screen

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hl_jax.agents.factored.config import FactoredConfig
 from hl_jax.agents.hybrid.config import DqnConfig, HybridConfig
 from hl_jax.agents.q_learning.config import QLearningConfig
+from hl_jax.fleets.scenario import AnyScenario, FleetScenario
 from hl_jax.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -26,30 +27,46 @@ class Kind:
     """A kind of agent: the class of its constants (a dataclass, all fields with defaults), and what makes one."""
 
     config: type[Any]
-    make: Callable[[Any, Scenario], Agent]
+    make: Callable[[Any, AnyScenario], Agent]
 
 
-def _hybrid(config: HybridConfig, scenario: Scenario) -> Agent:
+def _papers(agent: str, scenario: AnyScenario) -> Scenario:
+    """A scenario of the paper's form, for an agent that knows no other.
+
+    Raises:
+      ValueError: if it is a fleet of its own.
+    """
+    if isinstance(scenario, FleetScenario):
+        expected = f"factored, for a fleet of its own ({scenario.name})"
+        raise ValueError(f"agent: expected {expected}, found {agent}")
+    return scenario
+
+
+def _hybrid(config: HybridConfig, scenario: AnyScenario) -> Agent:
     from hl_jax.agents.hybrid.agent import make
 
-    return make(config, scenario)
+    return make(config, _papers("hybrid", scenario))
 
 
-def _dqn(config: DqnConfig, scenario: Scenario) -> Agent:
+def _dqn(config: DqnConfig, scenario: AnyScenario) -> Agent:
     from hl_jax.agents.hybrid.agent import make_direct
 
-    return make_direct(config, scenario)
+    return make_direct(config, _papers("dqn", scenario))
 
 
-def _q_learning(config: QLearningConfig, scenario: Scenario) -> Agent:
+def _q_learning(config: QLearningConfig, scenario: AnyScenario) -> Agent:
     from hl_jax.agents.q_learning.agent import make
 
-    return make(config, scenario)
+    return make(config, _papers("q_learning", scenario))
 
 
-def _factored(config: FactoredConfig, scenario: Scenario) -> Agent:
-    from hl_jax.agents.factored import agent, standing
+def _factored(config: FactoredConfig, scenario: AnyScenario) -> Agent:
+    from hl_jax.agents.factored import agent, placing, standing
 
+    if isinstance(scenario, FleetScenario):
+        return placing.make(config, scenario)
+    if config.prior != "none":
+        raise ValueError(f"--prior: expected none but for a fleet of its own, found {config.prior}")
     return agent.make(config, scenario) if scenario.traffic is None else standing.make(config, scenario)
 
 
@@ -90,7 +107,7 @@ def _constants(make: Callable[..., Any]) -> type[Any]:
     return config
 
 
-def kind_of(make: Callable[[Any, Scenario], Agent]) -> Kind:
+def kind_of(make: Callable[[Any, Any], Agent]) -> Kind:
     """The kind of agent that a function makes.
 
     Raises:
@@ -104,7 +121,7 @@ def kind_of(make: Callable[[Any, Scenario], Agent]) -> Kind:
             raise ValueError(f"{config.__name__}: expected constants that can be given, found {field.name}")
     config()  # its own checks may refuse its defaults
 
-    def made(constants: Any, scenario: Scenario) -> Agent:
+    def made(constants: Any, scenario: AnyScenario) -> Agent:
         found = make(constants, scenario)
         missing = [part for part in PARTS if not hasattr(found, part)]
         if missing:
@@ -116,7 +133,7 @@ def kind_of(make: Callable[[Any, Scenario], Agent]) -> Kind:
     return Kind(config, made)
 
 
-def agent(kind: str | Callable[[Any, Scenario], Agent], scenario: Scenario, **constants: Any) -> Agent:
+def agent(kind: str | Callable[[Any, Any], Agent], scenario: AnyScenario, **constants: Any) -> Agent:
     """An agent for a scenario.
 
     Args:

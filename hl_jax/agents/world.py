@@ -14,8 +14,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from hl_jax.fleets.scenario import AnyScenario, FleetScenario
 from hl_jax.objective import PENALTY_FACTOR
-from hl_jax.scenario import Scenario
 from hl_jax.simulator import observation_levels
 
 
@@ -129,7 +129,7 @@ class Agent(Protocol):
         """The state with another constraint (%) asked of it; as it is, if the constraint was learned from penalties."""
 
 
-def misfit(agent: Agent, scenario: Scenario) -> str:
+def misfit(agent: Agent, scenario: AnyScenario) -> str:
     """Why an agent isn't one for this scenario, as far as it says for what it was made: one line; empty if it is.
 
     It may say so by `users` (N), `choices` (C), `accuracy` ([C], %), `weights` (how much each device counts in the
@@ -162,9 +162,10 @@ class Penalised:
         return state
 
 
-def observed_levels(scenario: Scenario) -> tuple[int, ...]:
+def observed_levels(scenario: AnyScenario) -> tuple[int, ...]:
     """How many values each of the F observed components has, as what never changes of an agent."""
-    return tuple(int(level) for level in observation_levels(scenario.users))
+    nodes = len(scenario.edges) + len(scenario.clouds) if isinstance(scenario, FleetScenario) else 2
+    return tuple(int(level) for level in observation_levels(scenario.users, nodes))
 
 
 def compiled_world(environment: Any, params: Any) -> World:

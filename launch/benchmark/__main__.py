@@ -17,6 +17,7 @@ from launch.host import errors, files, provenance
 from launch.host.errors import InputError
 from launch.host.records import as_data
 from launch.inputs.flags import scenario_file
+from launch.inputs.scenario_files import papers
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("repeats", 3, "Turns that each peer takes.", lower_bound=1)
@@ -25,7 +26,7 @@ flags.DEFINE_string("out", "", "JSON file for the figures.")
 
 def main() -> None:
     """Prints the figures, and writes them where --out says."""
-    scenario = scenario_file()
+    scenario = papers(scenario_file())
     if scenario.traffic is not None:
         raise InputError("--traffic: expected none, since the benchmark has requests of its own, found some")
     print(f"{'users':>5} {'joint actions':>14} {'K-best search':>14} {'compile':>9}")

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from launch.beyond import changing, endurance, learning, searching, traffic
+from launch.beyond import changing, endurance, fleets, learning, searching, traffic
 from launch.beyond.kept import Kept
 from launch.beyond.lines import (
     BruteLine,
@@ -16,6 +16,7 @@ from launch.beyond.lines import (
     DriftLine,
     DynamicLine,
     EnduranceLine,
+    FleetLine,
     JudgedLine,
     Line,
     LockstepLine,
@@ -309,6 +310,19 @@ _add(
         traffic.deadline_result,
     ),
 )
+for _name, _title, _bar, _measure, _met, _result in (
+    ("fleet", "", "median ≤ 12, every run; no lapse over 5 %", fleets.times, fleets.times_met, fleets.result),
+    (
+        "fleet_energy",
+        ", energy under 200 ms",
+        "median ≤ 15, every run; ≥ 99 % in time",
+        fleets.energies,
+        fleets.energies_met,
+        fleets.energy_result,
+    ),
+    ("fleet_prior", ", --prior=profiles", "reported", fleets.with_prior, lambda _lines: True, fleets.result),
+):
+    _add(_name, Row(f"scenario mixed{_title}: real steps to within 1 %", _bar, FleetLine, _measure, _met, _result))
 _add(
     "time",
     Row(

@@ -209,3 +209,19 @@ class TimeLine(Line):
 def never(value: float | None) -> float:
     """What never came, as a number."""
     return float("inf") if value is None else float(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class FleetLine(Line):
+    """A user's own fleet, over seeds: real steps to within 1 % for the first time, and for good."""
+
+    first: Spread
+    steps_to_optimal: Spread
+    steps: tuple[int | None, ...]  # of each seed, for good
+    worst_lapse_percent: float  # of any decision once it has had time to learn; infinite: one broke a constraint
+    late_percent: float  # of requests, in the worst run
+    optimum: float  # in what the goal counts
+
+    def soon(self, most: float) -> bool:
+        """Whether every run is within 1 % once, and the median after at most so many steps."""
+        return self.first.succeeded == self.first.seeds and never(self.first.median) <= most

@@ -7,7 +7,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from hl_jax.agents import registry
-from hl_jax.scenario import Scenario
+from hl_jax.fleets.scenario import AnyScenario
 from launch.host.errors import InputError
 from launch.inputs import public
 
@@ -44,7 +44,7 @@ def kind_of(name: str) -> registry.Kind:
         raise InputError(f"--agent: {error} ({name})") from error
 
 
-def make_agent(name: str, config: Any, scenario: Scenario) -> Agent:
+def make_agent(name: str, config: Any, scenario: AnyScenario) -> Agent:
     """The agent for a scenario's devices, choices and constraint.
 
     Raises:

@@ -16,9 +16,11 @@ from typing import Any
 
 from absl import flags
 
+from hl_jax import checks, objective
 from hl_jax.agents import registry
 from hl_jax.arrivals import OBJECTIVES, Arrivals, Traffic
 from hl_jax.checks import shown
+from hl_jax.fleets.scenario import AnyScenario, FleetScenario
 from hl_jax.objective import constraint_value
 from hl_jax.scenario import KNOBS, Scenario
 from launch.host import flagfiles
@@ -60,8 +62,17 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_float("interval_ms", None, "Mean time between a device's requests, ms, instead of the scenario's.")
 flags.DEFINE_float("period_ms", None, "Control period under traffic, ms: how long a joint decision stands.")
-flags.DEFINE_float("deadline_ms", None, "When an answer is late, ms, instead of the scenario's.")
-flags.DEFINE_enum("objective", None, OBJECTIVES, "Under traffic: what is to be least.")
+flags.DEFINE_float(
+    "deadline_ms",
+    None,
+    "When an answer is late, ms, instead of the scenario's.",
+)
+flags.DEFINE_enum(
+    "objective",
+    None,
+    (*OBJECTIVES, *objective.OBJECTIVES),
+    "What is to be least: under traffic mean, a quantile or misses; of a fleet of its own time, energy or both.",
+)
 flags.DEFINE_float("noise", None, "Noise of the simulator instead of the scenario's (0.03 is 3 %).")
 
 
@@ -189,11 +200,36 @@ def _with_traffic(scenario: Scenario) -> Scenario:
     return scenario if traffic is None else dataclasses.replace(scenario, traffic=traffic)
 
 
-def scenario_file() -> Scenario:
+def _fleet(fleet: FleetScenario) -> FleetScenario:
+    """A fleet of its own with what flags ask of it.
+
+    Raises:
+      InputError: for a flag of what it has none of, or that it can't keep.
+    """
+    for name in ("calibration", "traffic", "interval_ms", "period_ms"):
+        if FLAGS[name].value is not None:
+            raise InputError(f"--{name}: expected none with a fleet of its own, found one (scenario {FLAGS.scenario})")
+    try:
+        if FLAGS.objective is not None:
+            fleet = dataclasses.replace(fleet, goal=dataclasses.replace(fleet.goal, objective=FLAGS.objective))
+        if FLAGS.deadline_ms is not None:
+            checks.number(FLAGS.deadline_ms, "deadline_ms", 1e-3)
+            devices = tuple(dataclasses.replace(one, deadline_ms=FLAGS.deadline_ms) for one in fleet.devices)
+            fleet = dataclasses.replace(fleet, devices=devices)
+        if FLAGS.noise is not None:  # deadlines ask of quantiles, so that the optimum depends on it
+            fleet = dataclasses.replace(fleet, noise=FLAGS.noise)
+        return fleet.with_knobs(FLAGS.knobs)
+    except ValueError as error:
+        raise InputError(f"--{error} (scenario {FLAGS.scenario})") from error
+
+
+def scenario_file() -> AnyScenario:
     """The scenario that --scenario names, with --calibration's times, what --knobs leaves, and the asked traffic."""
     if FLAGS.scenario is None:
         raise InputError("--scenario: expected a scenario file (--scenario=FILE or --flagfile=expC.flags), found none")
-    scenario = scenario_files.load_scenario(FLAGS.scenario)
+    scenario = scenario_files.load_any(FLAGS.scenario)
+    if isinstance(scenario, FleetScenario):
+        return _fleet(scenario)
     if FLAGS.calibration is not None:
         calibration = scenario_files.load_calibration(FLAGS.calibration, scenario.pool)
         scenario = calibration.apply(scenario)
@@ -205,20 +241,24 @@ def scenario_file() -> Scenario:
         raise InputError(f"--{error} (scenario {FLAGS.scenario})") from error
 
 
-def check_measured(scenario: Scenario) -> Scenario:
+def check_measured(scenario: AnyScenario) -> AnyScenario:
     """The same scenario, if all that matters of its calibration was measured.
 
     Raises:
       InputError: naming what wasn't.
     """
-    if missing := scenario.unmeasured():
+    missing = scenario.unmeasured()
+    if missing and isinstance(scenario, FleetScenario):
+        expected = f"targets whose energy was measured for scenario {scenario.name}"
+        raise InputError(f"--objective: expected {expected}, found {', '.join(missing)} without")
+    if missing:
         place = FLAGS.calibration or f"the calibration of {FLAGS.scenario}"
         expected = f"measured times for scenario {scenario.name}"
         raise InputError(f"--calibration: expected {expected}, found none for {', '.join(missing)} in {place}")
     return scenario
 
 
-def chosen_scenario(scenario: Scenario, users: str, constraint: str) -> Scenario:
+def chosen_scenario(scenario: AnyScenario, users: str, constraint: str) -> AnyScenario:
     """The scenario with so many users and that constraint ("" leaves the file's).
 
     Raises:

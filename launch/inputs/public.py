@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hl_jax.agents.hybrid.config import DqnConfig
 from hl_jax.agents.options import check_options, retuned
 from hl_jax.agents.registry import AGENTS, Kind
-from hl_jax.scenario import Scenario
+from hl_jax.fleets.scenario import AnyScenario
 
 if TYPE_CHECKING:
     from hl_jax.agents.world import Agent
@@ -46,8 +46,8 @@ class PublicConfig:
         check_options(self)
 
 
-def _make(config: PublicConfig, scenario: Scenario) -> Agent:
-    """Our own in its place, which tells its penalty and refuses as many joint actions."""
+def _make(config: PublicConfig, scenario: AnyScenario) -> Agent:
+    """Our own in its place, which tells its penalty and refuses as many joint actions, and other forms of scenario."""
     return AGENTS["dqn"].make(DqnConfig(**dataclasses.asdict(config)), scenario)
 
 

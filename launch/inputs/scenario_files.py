@@ -7,73 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import pathlib
-import tomllib
-from collections.abc import Callable, Mapping
-from typing import TypeVar
 
 from hl_jax.checks import shown
+from hl_jax.fleets.scenario import AnyScenario, FleetScenario
 from hl_jax.scenario import CONTENTION_FORMS, Device, Dynamics, ModelPool, Node, Scenario, Timing
 from launch.host.errors import InputError
 from launch.host.files import located
-from launch.inputs import traffic_files
-
-Record = TypeVar("Record")
-
-
-def _read(path: pathlib.Path, what: str) -> dict[str, object]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{what}: expected UTF-8 text, found byte {error.start} that is not, in {path}") from error
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
-        found = getattr(error, "strerror", None) or error
-        raise InputError(f"{what}: expected a readable file, found {found} at {str(path)!r}") from error
-    try:
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # the parsers' own errors are ValueErrors
-        form = "JSON" if path.suffix == ".json" else "TOML"
-        raise InputError(f"{what}: expected {form}, found {error} in {path}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{what}: expected a table of keys, found {shown(data)} in {path}")
-    return data
-
-
-def _keys(
-    data: object, path: pathlib.Path, where: str, needed: set[str], optional: set[str] | None = None
-) -> Mapping[str, object]:
-    """Checks a table's keys; with `optional` None, further keys are allowed and ignored."""
-    if not isinstance(data, Mapping):
-        raise InputError(f"{where}: expected a table, found {shown(data)} in {path}")
-    for key in sorted(needed - data.keys()):
-        raise InputError(f"{where}: expected the key {key!r}, found none in {path}")
-    unknown = data.keys() - needed - optional if optional is not None else set()
-    for key in sorted(unknown):
-        known = ", ".join(sorted(needed | (optional or set())))
-        raise InputError(f"{where}: expected one of {known}, found the key {shown(key)} in {path}")
-    return data
-
-
-def _typed(record: Callable[..., Record], values: Mapping[str, object], path: pathlib.Path, where: str = "") -> Record:
-    """Builds a record of `hl_jax.scenario`; its own checks know nothing of files, so the place is added here."""
-    try:
-        return record(**values)
-    except ValueError as error:
-        raise InputError(f"{where}{error} in {path}") from error
-
-
-def _sequence(value: object, path: pathlib.Path, where: str) -> list[object]:
-    if not isinstance(value, list) or not value:
-        raise InputError(f"{where}: expected a list of at least one, found {shown(value)} in {path}")
-    return value
-
-
-def _beside(path: pathlib.Path, value: object, what: str) -> pathlib.Path:
-    """A file that the scenario at `path` names, relative to itself."""
-    if not isinstance(value, str) or not value:
-        raise InputError(f"{what}: expected the path of a file, found {shown(value)} in {path}")
-    return path.parent / value
+from launch.inputs import fleet_files, tables, traffic_files
 
 
 def load_pool(path: pathlib.Path) -> ModelPool:
@@ -83,17 +24,34 @@ def load_pool(path: pathlib.Path) -> ModelPool:
       InputError: where the file or a value in it can't be used.
     """
     path = located(path)
-    data = _keys(_read(path, "pool"), path, "pool", {"models"}, {"source"})
+    data = tables.keys(tables.read(path, "pool"), path, "pool", {"models"}, {"source"})
     models = []
-    for index, entry in enumerate(_sequence(data["models"], path, "models")):
+    for index, entry in enumerate(tables.sequence(data["models"], path, "models")):
         optional = {"description", "type"}
-        models.append(_keys(entry, path, f"models[{index}]", {"name", "accuracy", "million_macs"}, optional))
+        models.append(tables.keys(entry, path, f"models[{index}]", {"name", "accuracy", "million_macs"}, optional))
     columns = {
         "names": tuple(model["name"] for model in models),
         "accuracy": tuple(model["accuracy"] for model in models),
         "million_macs": tuple(model["million_macs"] for model in models),
     }
-    return _typed(ModelPool, columns, path)
+    return tables.typed(ModelPool, columns, path)
+
+
+def load_types(path: pathlib.Path) -> tuple[str, ...]:
+    """The types of a pool's models (FP32, Int8), as its file says; none if it doesn't say them all.
+
+    Raises:
+      InputError: where the file can't be used, or a type is no text.
+    """
+    path = located(path)
+    models = tables.sequence(tables.keys(tables.read(path, "pool"), path, "pool", {"models"})["models"], path, "models")
+    found = []
+    for index, entry in enumerate(models):
+        kind = tables.keys(entry, path, f"models[{index}]", set()).get("type", "")
+        if not isinstance(kind, str):
+            raise InputError(f"models[{index}].type: expected a text, found {shown(kind)} in {path}")
+        found.append(kind)
+    return tuple(found) if all(found) else ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,18 +97,18 @@ def load_calibration(path: str | pathlib.Path, pool: ModelPool) -> Calibration:
     names = {field.name for field in dataclasses.fields(Timing)}
     defaults = {field.name for field in dataclasses.fields(Timing) if field.default is not dataclasses.MISSING}
     optional = {"about", "fit", "status", "noise", "contention", "accuracy"} | defaults - {"unmeasured"}
-    data = _keys(_read(path, "calibration"), path, "calibration", names - defaults, optional)
+    data = tables.keys(tables.read(path, "calibration"), path, "calibration", names - defaults, optional)
     # A calibration may time more models than this pool has.
-    local = _keys(data["local_ms"], path, "local_ms", set(pool.names))
+    local = tables.keys(data["local_ms"], path, "local_ms", set(pool.names))
     values = {name: data[name] for name in names & data.keys()}
     values["local_ms"] = tuple(local[name] for name in pool.names)
     # null: not measured.
     unmeasured = tuple(sorted(name for name, value in values.items() if value is None))
     values |= dict.fromkeys(unmeasured, 0.0) | {"unmeasured": unmeasured}
-    speeds = _keys(data.get("speeds", {}), path, "speeds", set())
+    speeds = tables.keys(data.get("speeds", {}), path, "speeds", set())
     values["speeds"] = tuple((name, speed) for name, speed in speeds.items() if speed is not None)
     _check_accuracies(data.get("accuracy"), pool, path)
-    status = _keys(data.get("status", {}), path, "status", set())
+    status = tables.keys(data.get("status", {}), path, "status", set())
     assumed = tuple(name for name, text in status.items() if isinstance(text, str) and text.startswith("assumed"))
     noise, contention = data.get("noise"), data.get("contention")
     if not (contention is None or (isinstance(contention, str) and contention in CONTENTION_FORMS)):
@@ -159,19 +117,45 @@ def load_calibration(path: str | pathlib.Path, pool: ModelPool) -> Calibration:
     number = isinstance(noise, (int, float)) and not isinstance(noise, bool)
     if not (noise is None or (isinstance(noise, (int, float)) and number and 0.0 <= noise <= 1.0)):
         raise InputError(f"noise: expected a number in [0, 1], found {shown(noise)} in {path}")
-    return Calibration(timing=_typed(Timing, values, path), noise=noise, contention=contention, assumed=assumed)
+    return Calibration(timing=tables.typed(Timing, values, path), noise=noise, contention=contention, assumed=assumed)
 
 
 def _check_accuracies(measured: object, pool: ModelPool, path: pathlib.Path) -> None:
     """A model is its name and its content: one of the same name and another accuracy is another one."""
     if measured is None:
         return
-    accuracies = _keys(measured, path, "accuracy", set(pool.names))
+    accuracies = tables.keys(measured, path, "accuracy", set(pool.names))
     for name, accuracy in zip(pool.names, pool.accuracy, strict=True):
         if accuracies[name] != accuracy:
             expected = f"{shown(accuracies[name])} %, as of the model that was measured"
             found = f"{accuracy:g} % in the scenario's pool"
             raise InputError(f"models.{name}: expected {expected} in {path}, found {found}")
+
+
+def load_any(path: str | pathlib.Path) -> AnyScenario:
+    """Reads a scenario file, of the paper's form (`load_scenario`) or of a user's own fleet (`fleet_files`).
+
+    Raises:
+      InputError: where a file or a value in it can't be used.
+    """
+    path = located(path)
+    data = tables.read(path, "scenario")
+    if fleet_files.MARK not in data:
+        return load_scenario(path)
+    tables.keys(data, path, "scenario", fleet_files.NEEDED)
+    pool = tables.beside(path, data["pool"], "pool")
+    return fleet_files.read_fleet(data, load_pool(pool), load_types(pool), path)
+
+
+def papers(scenario: AnyScenario) -> Scenario:
+    """The same, if it is of the paper's form.
+
+    Raises:
+      InputError: if it is a fleet of its own.
+    """
+    if isinstance(scenario, FleetScenario):
+        raise InputError(f"--scenario: expected one edge and one cloud here, found a fleet of its own, {scenario.name}")
+    return scenario
 
 
 def load_scenario(path: str | pathlib.Path) -> Scenario:
@@ -183,29 +167,29 @@ def load_scenario(path: str | pathlib.Path) -> Scenario:
     path = located(path)
     optional = {"constraint", "noise", "monitor_period_ms", "dynamics", "description", "traffic"}
     needed = {"name", "pool", "calibration", "devices", "edge", "cloud"}
-    data = _keys(_read(path, "scenario"), path, "scenario", needed, optional)
-    pool = load_pool(_beside(path, data["pool"], "pool"))
-    timing = load_timing(_beside(path, data["calibration"], "calibration"), pool)
+    data = tables.keys(tables.read(path, "scenario"), path, "scenario", needed, optional)
+    pool = load_pool(tables.beside(path, data["pool"], "pool"))
+    timing = load_timing(tables.beside(path, data["calibration"], "calibration"), pool)
     devices, asking = [], []
     of_traffic = {*traffic_files.OF_ARRIVALS, *traffic_files.OF_LINKS} if "traffic" in data else set()
-    for index, entry in enumerate(_sequence(data["devices"], path, "devices")):
+    for index, entry in enumerate(tables.sequence(data["devices"], path, "devices")):
         where = f"devices[{index}]"
-        keys = _keys(entry, path, where, {"name"}, {"link", "speed"} | of_traffic)
+        keys = tables.keys(entry, path, where, {"name"}, {"link", "speed"} | of_traffic)
         own = {key: value for key, value in keys.items() if key in of_traffic}
-        devices.append(_typed(Device, {key: value for key, value in keys.items() if key not in own}, path))
+        devices.append(tables.typed(Device, {key: value for key, value in keys.items() if key not in own}, path))
         asking.append((devices[-1].name, own))
     nodes = {}
     for name in ("edge", "cloud"):
-        entry = _keys(data[name], path, name, {"link", "cores"}, {"contention"})
-        nodes[name] = _typed(Node, entry, path, f"{name}.")
+        entry = tables.keys(data[name], path, name, {"link", "cores"}, {"contention"})
+        nodes[name] = tables.typed(Node, entry, path, f"{name}.")
     values: dict[str, object] = {key: data[key] for key in ("constraint", "noise", "monitor_period_ms") if key in data}
     if "dynamics" in data:
         fields = {field.name for field in dataclasses.fields(Dynamics)}
-        entry = _keys(data["dynamics"], path, "dynamics", fields, set())
+        entry = tables.keys(data["dynamics"], path, "dynamics", fields, set())
         chains = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-        values["dynamics"] = _typed(Dynamics, chains, path)
+        values["dynamics"] = tables.typed(Dynamics, chains, path)
     if "traffic" in data:
-        table = _keys(data["traffic"], path, "traffic", set())
-        values["traffic"] = traffic_files.read(table, asking, functools.partial(_beside, path), str(path))
+        table = tables.keys(data["traffic"], path, "traffic", set())
+        values["traffic"] = traffic_files.read(table, asking, functools.partial(tables.beside, path), str(path))
     values |= {"name": data["name"], "pool": pool, "timing": timing, "devices": tuple(devices), **nodes}
-    return _typed(Scenario, values, path)
+    return tables.typed(Scenario, values, path)

@@ -8,6 +8,7 @@ import json
 import pathlib
 from typing import Any
 
+from hl_jax.fleets.scenario import AnyScenario, FleetScenario
 from hl_jax.scenario import Scenario
 from launch.host.errors import InputError
 from launch.inputs import agents
@@ -27,7 +28,7 @@ class RealSettings:
 class Settings:
     """All that decides a run's results."""
 
-    scenario: Scenario  # with the asked users, constraint and noise
+    scenario: AnyScenario  # with the asked users, constraint and noise
     constraint: str  # as the user wrote it
     agent: str
     config: Any
@@ -49,6 +50,8 @@ class Settings:
         values = {**dataclasses.asdict(self), "seeds": list(self.seeds)}
         if self.real is None:
             del values["real"]
+        if isinstance(self.scenario, FleetScenario):
+            return values
         if self.scenario.traffic is None:  # the digests of runs without it stay as they were
             del values["scenario"]["traffic"]
         for name in (
@@ -75,7 +78,7 @@ def read_settings(path: pathlib.Path) -> Settings:
     try:
         kind = agents.kind_of(values["agent"]).config
         return Settings(
-            scenario=Scenario.from_data(values["scenario"]),
+            scenario=(FleetScenario if "profiles" in values["scenario"] else Scenario).from_data(values["scenario"]),
             constraint=values["constraint"],
             agent=values["agent"],
             config=kind(**values["config"]),

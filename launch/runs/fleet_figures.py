@@ -12,6 +12,7 @@ from matplotlib import ticker
 from hl_jax.choices import node_choices
 from launch.host.errors import InputError
 from launch.host.text import counted
+from launch.inputs.scenario_files import papers
 from launch.report.plotting import BAND, LINE, TRUTH, plain, plt, png
 from launch.runs.folder import RunFolder
 from launch.runs.summary import Summary
@@ -45,7 +46,7 @@ def _summary(folder: RunFolder) -> Summary:
 def topology(path: pathlib.Path) -> bytes:
     """Devices, edge and cloud, what runs where, and how long it took."""
     folder = RunFolder(path)
-    summary, scenario = _summary(folder), folder.settings().scenario
+    summary, scenario = _summary(folder), papers(folder.settings().scenario)
     seed, models = summary.seeds[0], len(scenario.pool.names)
     labels = scenario.choice_labels()
     decision = [labels.index(choice) for choice in seed.decision]

@@ -28,6 +28,7 @@ from hl_jax import evaluation, health, objective, training
 from hl_jax.agents.stepped import Stepped, host_world
 from hl_jax.agents.world import AgentState
 from hl_jax.environments import Params, mean_accuracy
+from hl_jax.fleets.params import FleetParams
 from hl_jax.scenario import Scenario
 from hl_jax.traffic.environment import TrafficParams
 from launch.fleet.adapter import TestbedEnv
@@ -37,6 +38,7 @@ from launch.host.errors import InputError, RunError
 from launch.host.progress import Progress
 from launch.host.text import fixed
 from launch.inputs.agents import make_agent
+from launch.inputs.scenario_files import papers
 from launch.inputs.settings import Settings
 from launch.runs import learned
 from launch.runs.folder import RunFolder
@@ -64,6 +66,7 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 def fleet_env(scenario: Scenario, inventory: Inventory, params: Params, folder: RunFolder) -> TestbedEnv:
     """The fleet as an environment: lock-step, or with devices' own traffic."""
+    assert not isinstance(params, FleetParams)  # `papers` has refused it
     if isinstance(params, TrafficParams):
         return StandingEnv(scenario, inventory, params, folder=folder.testbed, record=folder.steps)
     return TestbedEnv(scenario, inventory, params, folder=folder.testbed, record=folder.steps)
@@ -75,7 +78,7 @@ class RealRun:
     def __init__(self, settings: Settings, folder: RunFolder) -> None:
         assert settings.real is not None
         self.settings, self.folder, self.real = settings, folder, settings.real
-        scenario = settings.scenario
+        scenario = papers(settings.scenario)
         self.agent = make_agent(settings.agent, settings.config, scenario)
         try:
             self.params = training.params_for(self.agent, scenario)

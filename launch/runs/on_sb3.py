@@ -25,14 +25,14 @@ import numpy as np
 
 from hl_jax import evaluation, gymnasium_env, simulator
 from hl_jax.agents.world import Totals
-from hl_jax.environments import Params, make_params
-from hl_jax.objective import sufficient_penalty
+from hl_jax.environments import Params, make_params, sufficient_penalty
 from launch.host import files
 from launch.host.errors import InputError
 from launch.host.progress import Progress
 from launch.host.records import as_data, from_data
 from launch.host.runtime import use_compilation_cache
 from launch.inputs import public
+from launch.inputs.agents import make_agent
 from launch.inputs.public import PublicConfig
 from launch.inputs.settings import Settings
 from launch.runs.folder import RunFolder
@@ -55,13 +55,14 @@ def check(chosen: Settings) -> None:
     """Refuses what it can't be trained with.
 
     Raises:
-      InputError: if Stable-Baselines3 isn't there, or real nodes are.
+      InputError: if Stable-Baselines3 isn't there, or real nodes are, or the scenario isn't one for it.
     """
     if not public.installed():
         expected = f"--agent={chosen.agent}: expected the packages of requirements-peer.txt"
         raise InputError(f"{expected}, found none")
     if chosen.real is not None:
         raise InputError(f"--agent={chosen.agent}: expected --env=simulator, found testbed")
+    make_agent(chosen.agent, chosen.config, chosen.scenario)  # refuses what has too many joint actions, or another form
 
 
 def epoch_steps(config: PublicConfig) -> int:

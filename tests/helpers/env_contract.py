@@ -13,10 +13,10 @@ from hl_jax.scenario import LEVELS
 INFO = {"response_ms", "mean_ms", "art_ms", "accuracy", "feasible", "cost_ms"}
 
 
-def _check_observation(obs: Any, users: int) -> None:
-    largest = np.array([1] * (3 * users) + [LEVELS - 1, LEVELS - 1, 1, 1, 1, 1])
+def _check_observation(obs: Any, users: int, nodes: int) -> None:
+    largest = np.array([1] * (3 * users) + [LEVELS - 1] * nodes + [1] * (2 * nodes))
     obs = np.asarray(obs)
-    assert obs.shape == (3 * users + 6,), f"observation: expected shape ({3 * users + 6},), found {obs.shape}"
+    assert obs.shape == largest.shape, f"observation: expected shape {largest.shape}, found {obs.shape}"
     assert obs.dtype == np.int32, f"observation: expected int32, found {obs.dtype}"
     assert (obs >= 0).all(), f"observation: expected levels of at least 0, found {obs}"
     assert (obs <= largest).all(), f"observation: expected levels of at most {largest}, found {obs}"
@@ -36,14 +36,14 @@ def _check_scalar(value: Any, kind: type, what: str) -> None:
     assert np.isfinite(value), f"{what}: expected a finite value, found {value}"
 
 
-def check_step(result: Any, users: int, action: np.ndarray, accuracies: np.ndarray) -> None:
+def check_step(result: Any, users: int, action: np.ndarray, accuracies: np.ndarray, nodes: int = 2) -> None:
     """Checks what one step returned: shapes, types, bounds, and that its numbers agree with one another.
 
     Raises:
       AssertionError: says what was expected and what was found.
     """
     obs, _, reward, terminated, truncated, info = result
-    _check_observation(obs, users)
+    _check_observation(obs, users, nodes)
     _check_scalar(reward, np.floating, "reward")
     _check_scalar(terminated, np.bool_, "terminated")
     _check_scalar(truncated, np.bool_, "truncated")
@@ -65,31 +65,37 @@ def check_step(result: Any, users: int, action: np.ndarray, accuracies: np.ndarr
         assert info["cost_ms"] >= info["art_ms"], "cost_ms: expected no less than art_ms"
 
 
-def check_environment(env: Any, params: Any, seed: int = 0, steps: int = 8, repeatable: bool = True) -> None:
+def check_environment(
+    env: Any, params: Any, seed: int = 0, steps: int = 8, repeatable: bool = True, mask: np.ndarray | None = None
+) -> None:
     """Runs an environment in gymnax 1.0's convention and checks every step of it.
 
     Args:
       env: has `reset(key, params)` and `step(key, state, action, params)`.
-      params: `EnvParams`, or what has its `local_ms` [N, l] and `accuracy` [C].
+      params: `EnvParams`, or what has its `local_ms` [N, l] and `accuracy` [C]; with `mask` `FleetParams`.
       seed: of resets, steps and joint actions.
       steps: how many; the first ones send every device to each choice in turn.
       repeatable: whether equal keys give equal steps (real machines don't).
+      mask: [N, C] bool of a user's own fleet, which choices its devices have; None: all of them.
 
     Raises:
       AssertionError: says what was expected and what was found.
     """
-    users, accuracies = params.local_ms.shape[0], np.asarray(params.accuracy)
+    accuracies = np.asarray(params.accuracy)
     choices = len(accuracies)
+    nodes = 2 if mask is None else params.start.node_cpu.shape[0]
+    mask = np.ones((params.local_ms.shape[0], choices), bool) if mask is None else mask
+    users, there = len(mask), [np.flatnonzero(row) for row in mask]
     random = np.random.default_rng(seed)
     obs, state = env.reset(jax.random.key(seed), params)
-    _check_observation(obs, users)
+    _check_observation(obs, users, nodes)
     if repeatable:
         np.testing.assert_array_equal(obs, env.reset(jax.random.key(seed), params)[0], err_msg="reset")
     for step in range(max(steps, choices)):
-        action = np.full(users, step) if step < choices else random.integers(0, choices, users)
-        action = action.astype(np.int32)
+        drawn = np.full(users, step) if step < choices else random.integers(0, choices, users)
+        action = np.array([one[at % len(one)] for one, at in zip(there, drawn, strict=True)], np.int32)
         result = env.step(jax.random.key(seed + step), state, jnp.asarray(action), params)
-        check_step(result, users, action, accuracies)
+        check_step(result, users, action, accuracies, nodes)
         if repeatable:
             again = env.step(jax.random.key(seed + step), state, jnp.asarray(action), params)
             np.testing.assert_array_equal(result[2], again[2], err_msg="step")

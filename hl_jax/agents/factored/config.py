@@ -49,6 +49,12 @@ class FactoredConfig:
     )
     least_change: float = option(0.2, "log of the change below which nothing is dropped, however certain", low=0.0)
 
+    prior: str = option(
+        "none",
+        "of a fleet of its own: what is known beforehand, nothing, or how models compare on other machines",
+        choices=("none", "profiles"),
+    )
+
     rolled_out: int = option(
         32, "under traffic: joint decisions that are rolled out in each planning", low=1, high=4096
     )

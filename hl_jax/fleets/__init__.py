@@ -1,0 +1,1 @@
+"""A user's own fleet: a tree of measured machines, and what is asked of it."""
