@@ -27,7 +27,7 @@ from launch.host.errors import RunError
 from launch.inputs.scenario_files import load_any
 
 STEPS, CHUNK = 500, 20  # real steps of a run, and in one call of its program
-LIMITS = ("Min", "80", "85", "87", "89", "Max")
+LIMITS = ("85", "87", "Max")
 SETTLED = 20  # real steps after which lapses count, and late answers
 FIRST_SEED = 1000  # no constant was chosen by it or a later one
 DEADLINE_MS = 200.0
@@ -125,7 +125,7 @@ def times(seeds: int, kept: Kept) -> list[FleetLine]:
 def energies(seeds: int, kept: Kept) -> list[FleetLine]:
     """Energy, under a deadline."""
     goal = {"objective": "energy", "deadline_ms": DEADLINE_MS}
-    return _measured(seeds, kept, {f"mixed/{limit}, energy": mixed(limit, **goal) for limit in ("85", "87", "Max")})
+    return _measured(seeds, kept, {f"mixed/{limit}, energy": mixed(limit, **goal) for limit in LIMITS[1:]})
 
 
 def with_prior(seeds: int, kept: Kept) -> list[FleetLine]:

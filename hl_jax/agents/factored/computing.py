@@ -38,11 +38,22 @@ class Computing:
     squares: chex.Array  # [L] mean square of that less its mean
 
 
+@chex.dataclass(frozen=True)
+class Reports:
+    """One step's, of N devices."""
+
+    entry: chex.Array  # [N] which of L each is of
+    machine: chex.Array  # [N] which weight is its machine's
+    group: chex.Array  # [N] which target it is of
+    busy: chex.Array  # [N, 2] what its monitor said before
+    time_ms: chex.Array  # [N]
+    there: chex.Array  # [N] bool, whether there is one
+
+
 def init(features: Features, entries: int, groups: int) -> Computing:
     """Before any report."""
-    prior = np.diag(np.append(1.0 / features.deviation, 0.0)).astype(np.float32)
     return Computing(
-        triangle=jnp.asarray(prior),
+        triangle=jnp.asarray(_prior(features)),
         covariance=jnp.asarray(np.diag(features.deviation**2)),
         noise=jnp.full(groups, NOISE**2),
         heard=jnp.zeros(groups),
@@ -101,52 +112,36 @@ def late_factors(model: Computing) -> chex.Array:
     return (LATE_REPORTS * LATE_FACTOR + model.counted * seen) / (LATE_REPORTS + model.counted)
 
 
-def told(
-    features: Features,
-    model: Computing,
-    entry: chex.Array,
-    machine: chex.Array,
-    group: chex.Array,
-    busy: chex.Array,
-    time_ms: chex.Array,
-    there: chex.Array,
-    fade: float,
-) -> Computing:
-    """With one step's reports.
+def _rows(features: Features, reports: Reports) -> chex.Array:
+    """What each report's logarithm is of the weights. [N, D]."""
+    rows = jnp.asarray(features.entries)[reports.entry] + jax.nn.one_hot(reports.machine, features.mean.shape[0])
+    return rows.at[:, np.array(features.busy)].add(reports.busy)
 
-    Args:
-      features: the weights.
-      model: what is known.
-      entry: [N] which entry each report is of.
-      machine: [N] which weight is its machine's.
-      group: [N] which target it is of.
-      busy: [N, 2] what its monitor said before.
-      time_ms: [N] the reports.
-      there: [N] bool, whether there is one.
-      fade: what an older report counts.
-    """
-    mean, size = jnp.asarray(features.mean), features.mean.shape[0]
-    row = jnp.asarray(features.entries)[entry]
-    row = row + jax.nn.one_hot(machine, size)
-    row = row.at[:, np.array(features.busy)].add(busy)  # [N, D]
-    log = jnp.log(jnp.where(there, jnp.maximum(time_ms, 1e-9), 1.0))
-    expected = row @ weights(features, model)
-    error = jnp.where(there, log - expected, 0.0)
-    unsure = jnp.sum((row @ model.covariance) * row, axis=1)
+
+def _prior(features: Features) -> np.ndarray:
+    """The triangle before any report. [D + 1, D + 1]."""
+    return np.diag(np.append(1.0 / features.deviation, 0.0)).astype(np.float32)
+
+
+def told(features: Features, model: Computing, reports: Reports, fade: float) -> Computing:
+    """With one step's reports, of which older ones count `fade`."""
+    rows, there = _rows(features, reports), reports.there
+    log = jnp.log(jnp.where(there, jnp.maximum(reports.time_ms, 1e-9), 1.0))
+    error = jnp.where(there, log - rows @ weights(features, model), 0.0)
+    unsure = jnp.sum((rows @ model.covariance) * rows, axis=1)
     # A first report may be from the tail, and nothing tells yet: the fewer there are of an entry, the less each counts.
-    noise = model.noise[group] + (FIRST / (1.0 + model.counted[entry])) ** 2
+    noise = model.noise[reports.group] + (FIRST / (1.0 + model.counted[reports.entry])) ** 2
     trust = (DEGREES + 1.0) / (DEGREES + error**2 / (noise + jnp.maximum(unsure, 0.0)))
-    scale = jnp.where(there, jnp.sqrt(trust / noise), 0.0)
-    rows = jnp.concatenate([row * scale[:, None], ((log - row @ mean) * scale)[:, None]], axis=1)
-    prior = jnp.asarray(np.diag(np.append(1.0 / features.deviation, 0.0)).astype(np.float32))
+    scale = jnp.where(there, jnp.sqrt(trust / noise), 0.0)[:, None]
+    new = jnp.concatenate([rows, (log - rows @ jnp.asarray(features.mean))[:, None]], axis=1) * scale
     # What fades gives way to the prior, so that the posterior never gets vaguer than that.
-    kept = jnp.concatenate([jnp.sqrt(fade) * model.triangle, jnp.sqrt(1.0 - fade) * prior[:-1], rows])
-    triangle = linear.triangle(kept)
+    old = [jnp.sqrt(fade) * model.triangle, jnp.sqrt(1.0 - fade) * _prior(features)[:-1]]
+    triangle = linear.triangle(jnp.concatenate([*old, new]))
     triangle = triangle.at[-1, -1].set(0.0)
-    inverse = linear.solve(triangle[:-1, :-1], jnp.eye(size))
-    new = model.replace(triangle=triangle, covariance=inverse @ inverse.T)
-    after = jnp.where(there, log - row @ weights(features, new), 0.0)
-    return _tails(_scaled(new, group, after, there, fade), entry, after, there, fade)
+    inverse = linear.solve(triangle[:-1, :-1], jnp.eye(rows.shape[1]))
+    fitted = model.replace(triangle=triangle, covariance=inverse @ inverse.T)
+    after = jnp.where(there, log - rows @ weights(features, fitted), 0.0)
+    return _tails(_scaled(fitted, reports.group, after, there, fade), reports.entry, after, there, fade)
 
 
 def _scaled(model: Computing, group: chex.Array, error: chex.Array, there: chex.Array, fade: float) -> Computing:

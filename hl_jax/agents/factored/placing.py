@@ -21,7 +21,7 @@ import numpy as np
 
 from hl_jax.agents.factored import computing, exploring, sharing, ways
 from hl_jax.agents.factored import tree as trees
-from hl_jax.agents.factored.computing import Computing
+from hl_jax.agents.factored.computing import Computing, Reports
 from hl_jax.agents.factored.config import FactoredConfig
 from hl_jax.agents.factored.sharing import Sharing
 from hl_jax.agents.factored.tree import Tree
@@ -208,19 +208,26 @@ class Placing:
         pair = (logs[0], logs[1] if state.energy is not None else None)
         return self._times(state, obs, pair, ways.mean(state.ways), sharing.expected(state.sharing))
 
+    def _hoping(self, key: chex.PRNGKey, account: exploring.Account) -> chex.Array:
+        """Which devices hope for the best of which choices: at first some, later one now and then. [N, C] bool.
+
+        The key is consumed.
+        """
+        often_key, one_key, half_key = jax.random.split(key, 3)
+        often, now = jnp.split(jax.random.uniform(often_key, (self.users + 1,)), [self.users])
+        one = jnp.arange(self.users) == jax.random.randint(one_key, (), 0, self.users)
+        who = jnp.where(exploring.learning(account), often < HOPEFUL, one & (now < self.config.curiosity))
+        # Of a random half of the choices, lest all devices of a kind ask the same.
+        return who[:, None] & jax.random.bernoulli(half_key, 0.5, (self.users, self.choices))
+
     def _sampled(self, key: chex.PRNGKey, state: PlacingState) -> Times:
         """Times that each device draws from the posterior, or as short as some may well be; the key is consumed.
 
-        Who hopes finds what is likely not the best but may be by far: at first some devices, later one now and then.
+        Who hopes finds what is likely not the best but may be by far.
         """
-        hope_key, one_key, half_key, way_key, share_key, *keys = jax.random.split(key, 7)
+        hope_key, way_key, share_key, *keys = jax.random.split(key, 5)
         busy, entry = self._busy(state.obs), np.array(self.tree.entry)
-        often, now = jnp.split(jax.random.uniform(hope_key, (self.users + 1,)), [self.users])
-        one = jnp.arange(self.users) == jax.random.randint(one_key, (), 0, self.users)
-        early = exploring.learning(state.account)
-        hopes = jnp.where(early, often < HOPEFUL, one & (now < self.config.curiosity))[:, None]
-        # Of a random half of the choices, lest all devices of a kind ask the same.
-        hopes &= jax.random.bernoulli(half_key, 0.5, entry.shape)
+        hopes = self._hoping(hope_key, state.account)
         logs = []
         models = [state.computing] if state.energy is None else [state.computing, state.energy]
         for model_key, model in zip(keys, models, strict=False):
@@ -273,14 +280,14 @@ class Placing:
         # Whatever stands in place of what nobody reported isn't looked at.
         names = ("computing_ms", "waiting_ms", "way_ms", "energy_mj")
         computed, waited, way, drawn = (jnp.where(there, info.get(name, 1.0), 1.0) for name in names)
-        place = (entry, machine, group, busy)
+        reports = Reports(entry=entry, machine=machine, group=group, busy=busy, time_ms=computed, there=there)
         energy = None
         if state.energy is not None:
             own = there & (jnp.array(self.tree.where)[action] == DEVICE)
-            energy = computing.told(self.features, state.energy, *place, drawn, own, fade)
+            energy = computing.told(self.features, state.energy, reports.replace(time_ms=drawn, there=own), fade)
         return state.replace(
             obs=obs.astype(jnp.int32),
-            computing=computing.told(self.features, state.computing, *place, computed, there, fade),
+            computing=computing.told(self.features, state.computing, reports, fade),
             energy=energy,
             ways=ways.told(self.tree, state.ways, action, way, there, *self._weak(state.obs), fade),
             sharing=sharing.told(self.tree, state.sharing, action, computed, waited, there, fade),

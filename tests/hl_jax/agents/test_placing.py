@@ -154,17 +154,15 @@ def test_machines_of_a_kind_share_what_is_known_and_devices_keep_their_own_part(
 def _told(agent, model, device, choice, log):
     """The model with one report."""
     features, entry = agent.features, jnp.array(agent.tree.entry)[device, choice]
-    return computing.told(
-        features,
-        model,
-        entry[None],
-        jnp.asarray(features.machine)[device, choice][None],
-        jnp.array(agent.tree.group)[entry][None],
-        jnp.zeros((1, 2)),
-        jnp.exp(log)[None],
-        jnp.array([True]),
-        1.0,
+    reports = computing.Reports(
+        entry=entry[None],
+        machine=jnp.asarray(features.machine)[device, choice][None],
+        group=jnp.array(agent.tree.group)[entry][None],
+        busy=jnp.zeros((1, 2)),
+        time_ms=jnp.exp(log)[None],
+        there=jnp.array([True]),
     )
+    return computing.told(features, model, reports, 1.0)
 
 
 def test_reports_are_least_squares_in_float64():
@@ -253,19 +251,15 @@ def test_triangles_stay_regular_for_ever():
     tree = trees.structure(fleet(), ways_of(fleet()))
     features = trees.features(tree)
     model = computing.init(features, tree.entries, tree.groups)
-    step = jax.jit(
-        lambda model: computing.told(
-            features,
-            model,
-            jnp.array([0]),
-            jnp.array([features.machine[0, 0]]),
-            jnp.array([0]),
-            jnp.zeros((1, 2)),
-            jnp.array([20.0]),
-            jnp.array([True]),
-            0.98,
-        )
+    reports = computing.Reports(
+        entry=jnp.array([0]),
+        machine=jnp.array([features.machine[0, 0]]),
+        group=jnp.array([0]),
+        busy=jnp.zeros((1, 2)),
+        time_ms=jnp.array([20.0]),
+        there=jnp.array([True]),
     )
+    step = jax.jit(lambda model: computing.told(features, model, reports, 0.98))
     for _ in range(2000):
         model = step(model)
     diagonal = np.diag(np.asarray(model.triangle))[:-1]
