@@ -12,7 +12,6 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from hl_jax import checks
 from hl_jax.checks import shown
 from hl_jax.profiles import Entry, Profile, Target
 from launch.host.errors import InputError
@@ -46,16 +45,17 @@ IN_FILE = {"entries": "models"}  # what a file calls a field otherwise
 
 def _record(kind: type[Record], values: Mapping[str, Any], where: str) -> Record:
     """A record of `hl_jax.profiles`, whose own checks don't know where in the file it stands."""
-    fields = {IN_FILE.get(field.name, field.name): field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {IN_FILE.get(field.name, field.name): field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
             raise ValueError(f"{where}: expected some of {', '.join(fields)}, found the key {shown(key)}")
+    for key, field in fields.items():
+        if key not in values and field.default is dataclasses.MISSING:
+            raise ValueError(f"{where}: expected the key {key!r}, found none")
     try:
-        record: Record = checks.record(kind, {fields[key]: value for key, value in values.items()}, where)
+        return kind(**{fields[key].name: value for key, value in values.items()})
     except ValueError as error:
-        text = str(error)
-        raise ValueError(text if text.startswith(where) else f"{where}: {text}") from error
-    return record
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _tables(values: object, key: str, where: str) -> list[Mapping[str, Any]]:

@@ -72,7 +72,10 @@ def test_which_machines_there_are():
 def test_every_row_names_its_source():
     systems = [target.source for profile in PROFILES.values() for target in profile.targets]
     assert len(set(systems)) == len(systems)  # no system twice
-    for source in systems:
+    powers = {source.partition("; power: ")[2] for source in systems} - {""}
+    assert len(powers) == 2  # a CPU's and a GPU's, of the one kind whose energy nobody measured
+    assert all(power.startswith("AnandTech, ") for power in powers)
+    for source in (one.partition("; power: ")[0] for one in systems):
         assert re.fullmatch(r"mlcommons/inference_results_v(0\.5|1\.0|3\.0), [\w.-]+", source)
         assert not re.search("t2.medium|m1", source)
     for profile in PROFILES.values():
