@@ -68,7 +68,7 @@ class Placed:
 
 
 def default_effort(users: int, clouds: int) -> Effort:
-    """What reaches the optimum up to `EXACT_USERS` devices, and 0.1 % above: 15 ms at 20 devices, 200 at 50, 850 at 100.
+    """What reaches the optimum up to `EXACT_USERS` devices, and 0.1 % above: 15 ms at 20, 200 at 50, 850 at 100.
 
     Branch and bound holds N * N^2 numbers for each root and price: beyond 120 devices they must be few.
     """
