@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import chex
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
 from hl_jax import profiles
 from hl_jax.fleets.machines import Link, Machine, Station
@@ -59,7 +59,7 @@ class FleetParams:
 
 def _given_law(noise: float) -> Curve:
     """Log-normal noise of this standard deviation of the logarithm, with a mean of 1 median or a little more."""
-    drawn = np.exp(noise * stats.norm.ppf(LAW))
+    drawn = np.exp(noise * np.array([NormalDist().inv_cdf(one) for one in LAW]))
     return Curve(np.concatenate([[0.0], LAW, [1.0]]), np.concatenate([drawn[:1], drawn, drawn[-1:]]))
 
 
