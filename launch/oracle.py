@@ -134,7 +134,9 @@ def _placed(fleet: FleetScenario, constraint: str) -> Solved:
         ties=None,
         optimal=[decision],
         cost=round(found.cost, 4),
-        energy_mj=round(float(jnp.mean(worth.energy_mj)), 4) if fleet.goal.weights[1] else None,
+        energy_mj=round(float(jnp.mean(worth.energy_mj)), 4)
+        if fleet.goal.weights[1] and worth.energy_mj is not None
+        else None,
     )
 
 

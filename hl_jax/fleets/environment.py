@@ -72,12 +72,16 @@ def problem(params: FleetParams, conditions: Conditions) -> Placement:
     alone = computing * params.mean
     local = (params.where == DEVICE)[None, :]
     time, energy = params.weights[0], params.weights[1]
-    slow = _slower(params, conditions)[0][:, None]
-    drawn = jnp.where(local, params.energy_mj * slow, params.radio_mj[:, None] + params.wait_w * _waiting(params, way))
     # 0 * inf would be no number: what isn't there costs inf whatever counts.
     there = jnp.isfinite(computing)
-    base = time * (way + jnp.where(local & there, alone, 0.0)) + energy * drawn
-    share = jnp.where(local | ~there, 0.0, (time + energy * params.wait_w) * jnp.where(there, alone, 0.0))
+    base = time * (way + jnp.where(local & there, alone, 0.0))
+    each = time
+    if params.energy_mj is not None:
+        slow = _slower(params, conditions)[0][:, None]
+        away = params.radio_mj[:, None] + params.wait_w * _waiting(params, way)
+        base = base + energy * jnp.where(local, params.energy_mj * slow, away)
+        each = time + energy * params.wait_w
+    share = jnp.where(local | ~there, 0.0, each * jnp.where(there, alone, 0.0))
     return Placement(
         base=jnp.where(there, base, jnp.inf),
         share=share,
@@ -119,7 +123,7 @@ class Worth:
     """What a joint action is expected to be worth."""
 
     response_ms: chex.Array  # [N]
-    energy_mj: chex.Array  # [N] of the devices' own
+    energy_mj: chex.Array | None  # [N] of the devices' own; None: not all were measured
     accuracy: chex.Array  # [] %
     cost: chex.Array  # [] penalties included
     feasible: chex.Array  # [] bool
@@ -141,8 +145,10 @@ def _responses(
 
 def _energy_mj(
     params: FleetParams, conditions: Conditions, action: chex.Array, response: chex.Array, relative: chex.Array
-) -> chex.Array:
-    """What the devices draw, whose computing takes `relative` [N] times its mean. [N] mJ."""
+) -> chex.Array | None:
+    """What the devices draw, whose computing takes `relative` [N] times its mean. [N] mJ; None: nobody knows."""
+    if params.energy_mj is None:
+        return None
     slow = _slower(params, conditions)[0]
     own = _chosen(params.energy_mj, action) * slow * relative
     there = jnp.isfinite(response)
@@ -150,11 +156,13 @@ def _energy_mj(
     return jnp.where(there, jnp.where(params.where[action] == DEVICE, own, away), jnp.inf)
 
 
-def _cost(params: FleetParams, response: chex.Array, energy: chex.Array) -> chex.Array:
+def _cost(params: FleetParams, response: chex.Array, energy: chex.Array | None) -> chex.Array:
     """What the goal counts of response times and energies ([N] each), on average; inf if a choice isn't there. []."""
     there = jnp.isfinite(response)
-    mean_ms, mean_mj = (jnp.mean(jnp.where(there, each, 0.0)) for each in (response, energy))
-    return jnp.where(jnp.all(there), params.weights[0] * mean_ms + params.weights[1] * mean_mj, jnp.inf)
+    cost = params.weights[0] * jnp.mean(jnp.where(there, response, 0.0))
+    if energy is not None:  # else it doesn't count
+        cost = cost + params.weights[1] * jnp.mean(jnp.where(there, energy, 0.0))
+    return jnp.where(jnp.all(there), cost, jnp.inf)
 
 
 def worth(params: FleetParams, conditions: Conditions, action: chex.Array) -> Worth:
@@ -275,7 +283,8 @@ class FleetOrchestration:
 
         Returns:
           obs [F] int32, state, reward = -cost, terminated, truncated (both False), and info: `response_ms` [N] as
-          measured and its parts `way_ms`, `waiting_ms`, `computing_ms`, `mean_ms` [N] expected, `energy_mj` [N],
+          measured and its parts `way_ms`, `waiting_ms`, `computing_ms`, `mean_ms` [N] expected, `energy_mj` [N]
+          (if all were measured),
           `art_ms`, `accuracy` (%), `feasible`, `missed` [N] bool (later than the deadline), `cost_ms` (of the goal's
           unit).
         """
@@ -294,7 +303,7 @@ class FleetOrchestration:
             "response_ms": response,
             **parts,
             "mean_ms": expected.response_ms,
-            "energy_mj": energy,
+            **({} if energy is None else {"energy_mj": energy}),
             "art_ms": jnp.mean(response),
             "accuracy": expected.accuracy,
             "feasible": expected.feasible,

@@ -30,7 +30,7 @@ class FleetParams:
     late: chex.Array  # [N, C] the same of the quantile that deadlines ask of
     probabilities: chex.Array  # [Q] ascending from 0 to 1
     factors: chex.Array  # [N, C, Q] quantiles of a time, in its medians
-    energy_mj: chex.Array  # [N, C] of computing on the device, mean; 0 of what is offloaded, or wasn't measured
+    energy_mj: chex.Array | None  # [N, C] of computing on the device, mean; 0 of what is offloaded. None: not all known
     where: chex.Array  # [C] int32: placement.DEVICE, EDGE or CLOUD
     edge: chex.Array  # [N] int32, the edge that a device hangs on; E: none
     cloud: chex.Array  # [N] int32, its cloud; K: none
@@ -205,8 +205,7 @@ def make_params(fleet: FleetScenario, penalty: Penalty = NO_PENALTY) -> FleetPar
         late=floats(late),
         probabilities=floats(table["probabilities"]),
         factors=floats(curves),
-        # Where time alone counts, what nobody has measured is 0: it is multiplied by it.
-        energy_mj=floats(np.nan_to_num(table["energy_mj"])),
+        energy_mj=None if np.isnan(table["energy_mj"]).any() else floats(table["energy_mj"]),
         where=jnp.array([places[option.place] for option in fleet.options], jnp.int32),
         edge=jnp.array([len(edges) if one is None else edges.index(one.name) for one in edge_of], jnp.int32),
         cloud=jnp.array([len(clouds) if one is None else clouds.index(one.name) for one in cloud_of], jnp.int32),

@@ -269,7 +269,14 @@ def test_a_deadline_that_is_just_kept_can_be_met():
 def test_an_energy_nobody_measured_is_told_only_where_it_counts():
     bare = numpy_fleet.profile("sensor", {"cpu": 500.0}, energy_w=None)
     profiles = tuple(bare if one.kind == "sensor" else one for one in numpy_fleet.PROFILES)
-    assert np.isfinite(make_params(fleet(profiles=profiles)).energy_mj).all()
+    params = make_params(fleet(profiles=profiles))
+    _, state = FleetOrchestration().reset(jax.random.key(0), params)
+    action = jnp.array([int(np.argmax(row)) for row in fleet(profiles=profiles).mask], jnp.int32)
+    *_, info = FleetOrchestration().step(jax.random.key(1), state, action, params)
+    assert "energy_mj" not in info  # not 0, which it isn't
+    assert np.isfinite(info["cost_ms"])
+    assert worth(params, params.start, action).energy_mj is None
+    assert np.isfinite(make_params(fleet()).energy_mj).all()
     with pytest.raises(ValueError, match=r"found none for sensor.cpu \(big, mid, small\)"):
         make_params(fleet(profiles=profiles, goal=Goal("both", 0.1)))
     make_params(fleet(profiles=profiles, goal=Goal("both", 0.0)))
